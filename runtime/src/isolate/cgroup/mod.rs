@@ -1,0 +1,1 @@
+//! Control groups: version 2 first, version 1 and hybrid hosts supported.

@@ -1,0 +1,1 @@
+//! Compiles the OCI seccomp profile of a container to BPF and loads it.
