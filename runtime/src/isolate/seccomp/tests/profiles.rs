@@ -1,0 +1,169 @@
+//! Random profiles and calls, chosen so that rules and calls meet.
+
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompBuilder, LinuxSeccompFilterFlag, LinuxSeccompOperator as Operator, LinuxSyscall,
+    LinuxSyscallBuilder,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::interpret::Data;
+
+pub(super) const NAMES: &[&str] = &[
+    "read",
+    "write",
+    "open",
+    "close",
+    "ioctl",
+    "fork",
+    "clone",
+    "clone3",
+    "personality",
+    "socket",
+    "accept",
+    "accept4",
+    "sendmsg",
+    "recv",
+    "send",
+    "semop",
+    "semtimedop",
+    "shmctl",
+    "socketcall",
+    "ipc",
+    "mmap2",
+    "mmap",
+    "set_tls",
+    "clock_gettime64",
+    "statx",
+    "openat2",
+    "rt_sigaction",
+    "arch_prctl",
+    "modify_ldt",
+    "execveat",
+    "_llseek",
+    "umount",
+    "umount2",
+    "io_uring_setup",
+    "restart_syscall",
+    "exit_group",
+    "futex",
+    "kexec_load",
+    "swapcontext",
+    "s390_runtime_instr",
+    "arm_fadvise64_64",
+    "cacheflush",
+    "faccessat2",
+    "no_such_call",
+];
+
+pub(super) const ARCHES: &[Arch] =
+    &[Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32, Arch::ScmpArchAarch64, Arch::ScmpArchMips];
+
+const OPERATORS: &[Operator] = &[
+    Operator::ScmpCmpNe,
+    Operator::ScmpCmpLt,
+    Operator::ScmpCmpLe,
+    Operator::ScmpCmpEq,
+    Operator::ScmpCmpGe,
+    Operator::ScmpCmpGt,
+    Operator::ScmpCmpMaskedEq,
+];
+
+/// An action with the errno it takes.
+pub(super) fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
+    let plain = select(
+        &[
+            Action::ScmpActKill,
+            Action::ScmpActKillThread,
+            Action::ScmpActKillProcess,
+            Action::ScmpActTrap,
+            Action::ScmpActLog,
+            Action::ScmpActAllow,
+            Action::ScmpActAllow,
+            Action::ScmpActErrno,
+        ][..],
+    );
+    let errno = select(&[Action::ScmpActErrno, Action::ScmpActTrace][..]);
+    prop_oneof![
+        3 => plain.prop_map(|action| (action, None)),
+        2 => (errno, select(&[1_u32, 13, 38, 100][..])).prop_map(|(action, errno)| (action, Some(errno))),
+    ]
+}
+
+pub(super) fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => select(&[0, 1, 2, 5, 0xff, 0x7e02_0000, 0xffff_ffff, 1 << 32, (1 << 32) + 5, 5 << 32, u64::MAX][..]),
+        1 => 0..16_u64,
+        1 => any::<u64>(),
+    ]
+}
+
+pub(super) fn condition() -> impl Strategy<Value = LinuxSeccompArg> {
+    (0..4_usize, select(OPERATORS), value(), value()).prop_map(|(index, op, value, second)| {
+        let arg = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
+        if op == Operator::ScmpCmpMaskedEq {
+            arg.value_two(second).build().unwrap()
+        } else {
+            arg.build().unwrap()
+        }
+    })
+}
+
+pub(super) fn rule(
+    action: impl Strategy<Value = (Action, Option<u32>)>,
+    args: impl Strategy<Value = Vec<LinuxSeccompArg>>,
+    names: usize,
+) -> impl Strategy<Value = LinuxSyscall> {
+    (action, args, prop::collection::vec(select(NAMES), 1..=names)).prop_map(
+        |((action, errno), args, names)| {
+            let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+            let mut rule =
+                LinuxSyscallBuilder::default().names(names).action(action).args(args).build().unwrap();
+            rule.set_errno_ret(errno);
+            rule
+        },
+    )
+}
+
+pub(super) fn profile(
+    rules: impl Strategy<Value = Vec<LinuxSyscall>>,
+) -> impl Strategy<Value = LinuxSeccomp> {
+    let arches = prop::sample::subsequence(ARCHES, 0..=ARCHES.len());
+    (action(), arches, rules).prop_map(|((default, errno), arches, rules)| {
+        let flags: Vec<LinuxSeccompFilterFlag> = vec![];
+        let mut profile = LinuxSeccompBuilder::default()
+            .default_action(default)
+            .architectures(arches)
+            .flags(flags)
+            .syscalls(rules)
+            .build()
+            .unwrap();
+        profile.set_default_errno_ret(errno);
+        profile
+    })
+}
+
+/// Rules of every kind at once.
+pub(super) fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
+    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(condition(), 1..4)];
+    profile(prop::collection::vec(rule(action(), args, 6), 0..12))
+}
+
+/// A call; half of them of a kind and number that profiles mention.
+pub(super) fn call() -> impl Strategy<Value = Data> {
+    let arch =
+        select(&[0xc000_003e, 0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0x8000_0016, 7_u32][..]);
+    let near =
+        (0..500_u32, select(&[0, 0, 0, 1 << 30, 1 << 31, 3 << 30][..])).prop_map(|(nr, mark)| nr | mark);
+    let named =
+        (select(NAMES), 0..3_u32, select(&[0, 0, 0, 1 << 30][..])).prop_map(|(name, column, mark)| {
+            super::reading::number(name, column as usize).map_or(u32::MAX, |nr| nr | mark)
+        });
+    let nr =
+        prop_oneof![4 => named, 2 => near, 1 => select(&[0, 0xf_0002, 1 << 30, (1 << 30) - 1, u32::MAX][..])];
+    let args = prop::array::uniform6(
+        prop_oneof![3 => value(), 1 => (value(), 0..2_u64).prop_map(|(v, d)| v.wrapping_add(d))],
+    );
+    (nr, arch, args).prop_map(|(nr, arch, args)| Data { nr, arch, args })
+}
