@@ -14,6 +14,12 @@ pub enum Error {
     /// A call on a path failed.
     #[error("{call} {}", path.display())]
     Path { call: &'static str, path: PathBuf, source: io::Error },
+    /// A control file of the kernel refused a value.
+    #[error("write {value:?} to {}{hint}", path.display())]
+    Write { path: PathBuf, value: String, hint: &'static str, source: io::Error },
+    /// A control group is in a state that the operation cannot work with.
+    #[error("control group {} {state}", path.display())]
+    Cgroup { path: PathBuf, state: String },
     /// A call without a path failed.
     #[error("{call}")]
     Sys { call: &'static str, source: io::Error },

@@ -3,3 +3,6 @@
 //! What `rustix` or `nix` offers is used from there; this room holds only what neither has.
 #![allow(unsafe_code, reason = "the one room for it; every block states its invariant")]
 pub mod seccomp;
+
+pub mod bpf;
+pub mod kill;
