@@ -1,6 +1,7 @@
 //! The error is the call that was made: one variant per kind of operation, with its arguments and its cause.
 //! `Display` never repeats the cause; `main` prints the chain once.
 
+use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,29 @@ pub enum Error {
     /// A call without a path failed.
     #[error("{call}")]
     Sys { call: &'static str, source: io::Error },
+    #[error("parse {what}")]
+    Json { what: String, source: serde_json::Error },
+    /// What was asked for is well-formed, but this host or this caller cannot do it.
+    #[error("{what}")]
+    Refused { what: String, source: io::Error },
+    #[error("error running {name} hook #{index} ({path}): {message}")]
+    Hook { name: &'static str, index: usize, path: String, message: String },
+    #[error("container {id:?} does not exist")]
+    NoContainer { id: String },
+    #[error("container with given ID already exists: {id}")]
+    ContainerExists { id: String },
+    #[error("container not running: {id}")]
+    NotRunning { id: String },
+    #[error("cannot {verb} a container in the {status} state ({id})")]
+    WrongState { verb: &'static str, id: String, status: String },
+    /// The program of a container cannot be executed; the text is what engines look for.
+    #[error("exec: {program:?}: {reason}")]
+    Program { program: String, reason: String },
+    /// The container's init failed; the chain crossed a process boundary as text.
+    #[error("{step}: {message}")]
+    Init { step: String, message: String },
+    #[error("the container's init ended during set-up")]
+    InitGone,
 }
 
 impl Error {
@@ -38,5 +62,42 @@ impl Error {
     /// For `map_err`: `setsid().map_err(Error::sys("setsid"))`.
     pub fn sys<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Sys { call, source: source.into() }
+    }
+
+    /// The whole chain in one line.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            line.push_str(": ");
+            line.push_str(&describe(cause));
+            next = cause.source();
+        }
+        line
+    }
+}
+
+/// One cause. The kernel's errors are told in lower case and without their number, as tools expect that match
+/// on "no such file or directory".
+pub fn describe(cause: &(dyn std::error::Error + 'static)) -> String {
+    match cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        Some(code) => {
+            let text = io::Error::from_raw_os_error(code).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            let mut letters = text.chars();
+            letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+        }
+        None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_one_line_in_lower_case() {
+        let error = Error::path("open", "/x")(io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(error.chain(), "open /x: no such file or directory");
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::host::{Hierarchy, Host, Own};
 use super::limits::{self, Controller};
+use crate::isolate::cgroup_view::{Hierarchy as Shown, View};
 use crate::{Error, Result};
 
 /// Of the stored form. A record with another one is refused instead of being misread.
@@ -154,6 +155,20 @@ impl Placement {
     /// The v2 group's directory, for tools.
     pub fn v2_dir(&self) -> Option<PathBuf> {
         self.v2.as_ref().map(Group::dir)
+    }
+
+    /// What the container's mount of type `cgroup` shows.
+    pub fn view(&self) -> View {
+        let shown = |group: &Group| Shown {
+            name: group.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            parameters: group.controllers.clone(),
+            leaf: group.dir(),
+        };
+        View {
+            unified: self.v2.is_some() && self.v1.is_empty(),
+            hierarchies: self.groups().map(shown).collect(),
+            leaf: self.v2_dir(),
+        }
     }
 
     pub fn is_none(&self) -> bool {

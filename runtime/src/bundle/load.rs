@@ -1,0 +1,136 @@
+//! Reads config.json, bounded, and normalises what oci-spec's closed enums would reject but runc only warns about.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// No real config comes near it; Docker's, with its seccomp profile, has 20 KiB.
+const LIMIT: u64 = 16 << 20;
+
+/// A bundle as it was found on disk.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute.
+    pub dir: PathBuf,
+    /// config.json to the letter: it is stored with the container, since the spec lets the file change later.
+    pub text: Vec<u8>,
+    pub spec: Spec,
+    /// What was ignored, one line each.
+    pub warnings: Vec<String>,
+}
+
+pub fn bundle(dir: &Path) -> Result<Bundle> {
+    let dir = std::path::absolute(dir).map_err(Error::path("resolve", dir))?;
+    let text = read(&dir.join("config.json"))?;
+    let (spec, warnings) = parse(&text, "config.json")?;
+    Ok(Bundle { dir, text, spec, warnings })
+}
+
+/// The process of `exec --process FILE`.
+pub fn process(path: &Path) -> Result<(Process, Vec<String>)> {
+    parse(&read(path)?, "process")
+}
+
+/// Reads a whole file that should be JSON, up to the limit.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::path("open", path))?;
+    let mut text = Vec::with_capacity(8 << 10);
+    file.take(LIMIT + 1).read_to_end(&mut text).map_err(Error::path("read", path))?;
+    if text.len() as u64 > LIMIT {
+        return Err(Error::path("read", path)(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 16 MiB",
+        )));
+    }
+    Ok(text)
+}
+
+/// The common case costs one pass. Only where that fails is the document normalised and tried again.
+pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<String>)> {
+    let first = match serde_json::from_slice(text) {
+        Ok(value) => return Ok((value, Vec::new())),
+        Err(error) => error,
+    };
+    if first.is_syntax() || first.is_eof() {
+        return Err(Error::Json { what: what.into(), source: first });
+    }
+    let mut value: Value =
+        serde_json::from_slice(text).map_err(|source| Error::Json { what: what.into(), source })?;
+    let mut warnings = Vec::new();
+    normalise(&mut value, &mut warnings);
+    match serde_json::from_value(value) {
+        Ok(value) => Ok((value, warnings)),
+        // The first error knows line and column.
+        Err(second) if second.to_string() == first.to_string() => {
+            Err(Error::Json { what: what.into(), source: first })
+        }
+        Err(source) => Err(Error::Json { what: what.into(), source }),
+    }
+}
+
+/// Drops unknown capabilities (runc warns), and null where oci-spec wants a list.
+fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
+    drop_nulls(value);
+    let process = if value.get("process").is_some() { &mut value["process"] } else { value };
+    if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
+        for names in sets.values_mut().filter_map(Value::as_array_mut) {
+            names.retain(|name| known_capability(name, warnings));
+        }
+    }
+}
+
+fn known_capability(name: &Value, warnings: &mut Vec<String>) -> bool {
+    let Some(text) = name.as_str() else { return true };
+    let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+    let warning = format!("ignoring unknown capability {text}");
+    if !known && !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+    known
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_capability_is_a_warning() {
+        let text = br#"{"ociVersion":"1.0.2","process":{"user":{},"cwd":"/","args":["a"],
+            "capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"]}}}"#;
+        let (spec, warnings) = parse::<Spec>(text, "config.json").unwrap();
+        let process = spec.process().clone().unwrap();
+        assert_eq!(process.capabilities().clone().unwrap().bounding().clone().unwrap().len(), 1);
+        assert_eq!(warnings, ["ignoring unknown capability CAP_FUTURE"]);
+    }
+
+    #[test]
+    fn a_wrong_type_names_line_and_column() {
+        let error = parse::<Spec>(b"{\"ociVersion\":\n 7}", "config.json").unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("line 2"), "{source}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_input_panics(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = parse::<Spec>(&text, "config.json");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! PURE: a bundle's config.json becomes a [`plan::Plan`] that cannot be wrong. `load` reads and normalises,
+//! `validate` has one function per rule of the spec, `plan` translates. Nothing downstream checks again.
+
+pub mod capabilities;
+pub mod load;
+pub mod mount_options;
+pub mod plan;
+pub mod process;
+pub mod validate;

@@ -1,0 +1,59 @@
+use clap::{Arg, ArgMatches, Command};
+use serde::Serialize;
+
+use super::{Global, flag, print, table};
+use crate::container::Container;
+use crate::container::state::{Report, report};
+use crate::{Error, Result};
+
+pub(super) fn define(command: Command) -> Command {
+    command
+        .about("List the containers of this root")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .short('f')
+                .value_parser(["table", "json"])
+                .default_value("table"),
+        )
+        .arg(flag("quiet").short('q').help("Ids only"))
+}
+
+/// runc's name for the first field differs between `state` and `list`; everything else is the same.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    report: Report,
+}
+
+pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
+    let mut rows = Vec::new();
+    for id in global.root.list()? {
+        // One that is deleted meanwhile is not listed; one that cannot be read does not hide the others.
+        match Container::open(&global.root, &id).and_then(|container| report(&container)) {
+            Ok(report) => rows.push(Row { report }),
+            Err(Error::NoContainer { .. }) => {}
+            Err(error) => crate::observe::log::warn(&format!("container {id}: {}", error.chain())),
+        }
+    }
+    if args.get_flag("quiet") {
+        let ids: String = rows.iter().map(|row| format!("{}\n", row.report.id)).collect();
+        return print(&ids).map(|()| 0);
+    }
+    if args.get_one::<String>("format").is_some_and(|format| format == "json") {
+        let text = serde_json::to_string(&rows);
+        return print(&text.map_err(|source| Error::Json { what: "the list".into(), source })?).map(|()| 0);
+    }
+    let mut lines = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from).to_vec()];
+    lines.extend(rows.into_iter().map(|Row { report }| {
+        vec![
+            report.id,
+            report.pid.to_string(),
+            report.status.to_string(),
+            report.bundle,
+            report.created,
+            report.owner,
+        ]
+    }));
+    print(&table(&lines)).map(|()| 0)
+}

@@ -1,0 +1,184 @@
+//! The command line: runc's verbs and flags, one thin file per verb.
+
+mod create;
+mod delete;
+mod exec;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod resume;
+mod run;
+mod start;
+mod state;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::container::Container;
+use crate::observe::log;
+use crate::store::Root;
+use crate::{Error, Result};
+
+/// What every verb may look at.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(crate) root: Root,
+}
+
+impl Global {
+    fn container(&self, args: &ArgMatches) -> Result<Container> {
+        Container::open(&self.root, id(args))
+    }
+}
+
+struct Verb {
+    name: &'static str,
+    /// Builds the rest of the command, only where it is the one that is asked for.
+    define: fn(Command) -> Command,
+    run: fn(&Global, &ArgMatches) -> Result<u8>,
+    /// What a failure exits with.
+    failure: u8,
+}
+
+const VERBS: &[Verb] = &[
+    Verb { name: "create", define: create::define, run: create::run, failure: 1 },
+    Verb { name: "start", define: start::define, run: start::run, failure: 1 },
+    Verb { name: "state", define: state::define, run: state::run, failure: 1 },
+    Verb { name: "kill", define: kill::define, run: kill::run, failure: 1 },
+    Verb { name: "delete", define: delete::define, run: delete::run, failure: 1 },
+    Verb { name: "run", define: run::define, run: run::run, failure: 1 },
+    // As in runc: a status that programs seldom use themselves.
+    Verb { name: "exec", define: exec::define, run: exec::run, failure: 255 },
+    Verb { name: "list", define: list::define, run: list::run, failure: 1 },
+    Verb { name: "ps", define: ps::define, run: ps::run, failure: 1 },
+    Verb { name: "pause", define: pause::define, run: pause::run, failure: 1 },
+    Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
+];
+
+/// Everything the executable does; the value is its exit status.
+pub fn main() -> u8 {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let [_, verb, socket] = args.as_slice()
+        && verb == "init"
+        && let Some(socket) = socket.to_str().and_then(|text| text.parse().ok())
+    {
+        return crate::process::init::main(socket);
+    }
+    // What the caller left open is not for hooks and other children of ours.
+    let _ = crate::sys::fd::cloexec_from(3);
+    if crate::container::console::open_standard_streams().is_err() {
+        return 1;
+    }
+    match command().try_get_matches_from(args) {
+        Ok(matches) => dispatch(&matches),
+        Err(error) => {
+            let _ = error.print();
+            u8::from(error.use_stderr())
+        }
+    }
+}
+
+fn command() -> Command {
+    let path = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
+    let mut command = Command::new("hearth")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("OCI runtime: runs containers from bundles")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .args_override_self(true)
+        .arg(path("root").help("Directory of the containers' state").value_name("DIR"))
+        .arg(path("log").help("File for the log [default: standard error]").value_name("FILE"))
+        .arg(Arg::new("log-format").long("log-format").value_parser(["text", "json"]).default_value("text"))
+        .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue).help("Log more"))
+        .arg(Arg::new("rootless").long("rootless").value_parser(["auto", "true", "false"]).hide(true))
+        .arg(path("criu").hide(true));
+    for verb in VERBS {
+        command = command.subcommand(Command::new(verb.name).defer(verb.define));
+    }
+    command
+}
+
+fn dispatch(matches: &ArgMatches) -> u8 {
+    let Some((name, args)) = matches.subcommand() else { return 1 };
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return 1 };
+    let result = global(matches).and_then(|global| (verb.run)(&global, args));
+    result.unwrap_or_else(|error| {
+        let line = error.chain();
+        if log::has_file() {
+            log::error(&line);
+        }
+        let _ = writeln!(std::io::stderr(), "hearth {name}: {line}");
+        verb.failure
+    })
+}
+
+fn global(matches: &ArgMatches) -> Result<Global> {
+    let json = matches.get_one::<String>("log-format").is_some_and(|format| format == "json");
+    let format = if json { log::Format::Json } else { log::Format::Text };
+    log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
+    let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
+    Ok(Global { root: Root::new(&root)? })
+}
+
+fn default_root() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !rustix::process::geteuid().is_root() && !dir.is_empty() => {
+            PathBuf::from(dir).join("hearth")
+        }
+        _ => PathBuf::from("/run/hearth"),
+    }
+}
+
+fn id_arg() -> Arg {
+    Arg::new("id").value_name("CONTAINER-ID").required(true)
+}
+
+fn id(args: &ArgMatches) -> &str {
+    args.get_one::<String>("id").map_or("", String::as_str)
+}
+
+fn path_arg(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf))
+}
+
+fn flag(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
+
+fn path(args: &ArgMatches, name: &str) -> Option<PathBuf> {
+    args.get_one::<PathBuf>(name).cloned()
+}
+
+/// To standard output; whoever reads it may have gone.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::sys("write to standard output"))
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value);
+    print(&(text.map_err(|source| Error::Json { what: "the answer".into(), source })? + "\n"))
+}
+
+/// Columns that are as wide as their widest cell.
+fn table(rows: &[Vec<String>]) -> String {
+    const MIN: usize = 12;
+    const GAP: usize = 3;
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        (cells.max().unwrap_or(0) + GAP).max(MIN)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,18 @@
+use clap::{ArgMatches, Command};
+
+use super::{Global, id_arg};
+use crate::Result;
+use crate::container::Status;
+
+pub(super) fn define(command: Command) -> Command {
+    command.about("Freeze all processes of a container").arg(id_arg())
+}
+
+pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
+    let container = global.container(args)?;
+    container.dir.lock()?;
+    match container.status()? {
+        Status::Created | Status::Running => container.record()?.cgroups.freeze().map(|()| 0),
+        status => Err(container.wrong_state("pause", status)),
+    }
+}

@@ -1,0 +1,53 @@
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{Global, flag, id, id_arg, path, path_arg};
+use crate::Result;
+use crate::container::{create::Options, run};
+
+pub(super) fn define(command: Command) -> Command {
+    command
+        .about("Create a container, start it, wait for its end and delete it")
+        .args(create_args())
+        .arg(flag("detach").short('d').help("Do not wait for the container's end"))
+        .arg(flag("keep").help("Do not delete the container when it ends"))
+        .arg(flag("timeline").help("Tell at the end what the time was spent on"))
+        .arg(flag("no-subreaper").hide(true))
+}
+
+pub(super) fn create_args() -> [Arg; 7] {
+    [
+        path_arg("bundle").short('b').default_value(".").help("Directory of config.json"),
+        path_arg("console-socket").help("AF_UNIX socket that receives the terminal's master"),
+        path_arg("pid-file").help("File to write the container's pid to"),
+        Arg::new("preserve-fds")
+            .long("preserve-fds")
+            .value_name("N")
+            .value_parser(value_parser!(u32).range(0..=1024))
+            .default_value("0")
+            .help("Descriptors from 3 on that the program gets"),
+        flag("no-pivot").help("chroot instead of pivot_root, for a root on a ramdisk"),
+        flag("no-new-keyring").help("Stay in the caller's session keyring"),
+        id_arg(),
+    ]
+}
+
+pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
+    Options {
+        id: id(args).to_owned(),
+        bundle: path(args, "bundle").unwrap_or_else(|| PathBuf::from(".")),
+        console_socket: path(args, "console-socket"),
+        pid_file: path(args, "pid-file"),
+        preserve_fds: args.get_one("preserve-fds").copied().unwrap_or(0),
+        no_pivot: args.get_flag("no-pivot"),
+        no_new_keyring: args.get_flag("no-new-keyring"),
+        runs,
+        detach: runs && args.get_flag("detach"),
+        timeline: runs && args.get_flag("timeline"),
+    }
+}
+
+pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
+    run::run(&global.root, &options(args, true), args.get_flag("keep"))
+}

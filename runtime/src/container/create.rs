@@ -1,0 +1,303 @@
+//! `create`: from a bundle to an init that waits for its start. Whatever fails, or whoever dies, on the way: what
+//! is made is recorded before it is made, and is taken back.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::{Container, console, delete, notify};
+use crate::bundle::load::{self, Bundle};
+use crate::bundle::plan::{self, Plan};
+use crate::bundle::process::text;
+use crate::isolate::cgroup::{self, Host, Joins, Placement};
+use crate::isolate::{hooks, sources::Sources};
+use crate::observe::{Timeline, clock, log};
+use crate::process::channel::{self, Create, ToInit, ToRuntime};
+use crate::process::spawn::{self, Spawned};
+use crate::store::record::{self, Record};
+use crate::store::{Dir, Root};
+use crate::{Error, Result};
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct Options {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub console_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub preserve_fds: u32,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// `run` starts the container itself: there is no start socket.
+    pub runs: bool,
+    /// The command does not wait for the container's end.
+    pub detach: bool,
+    pub timeline: bool,
+}
+
+/// A container whose init has set up everything and waits.
+#[derive(Debug)]
+pub struct Created {
+    pub container: Container,
+    pub spawned: Spawned,
+    pub plan: Plan,
+    /// The master of the container's terminal, where it was not sent to a console socket.
+    pub terminal: Option<OwnedFd>,
+    pub timeline: Timeline,
+}
+
+pub fn create(root: &Root, options: &Options) -> Result<Created> {
+    let mut timeline = Timeline::new(options.timeline);
+    crate::bundle::validate::id(&options.id)?;
+    let bundle = load::bundle(&options.bundle)?;
+    let mut plan = plan::plan(&options.id, &bundle)?;
+    bundle.warnings.iter().for_each(|warning| log::warn(warning));
+    console::check(&plan, options)?;
+    plan.init.no_pivot = options.no_pivot;
+    plan.init.new_keyring = !options.no_new_keyring;
+    timeline.mark("config read");
+    let dir = reserve(root, &options.id)?;
+    let mut made = Made { dir: Some(dir), record: None, spawned: None };
+    let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
+    let (Some(dir), Some(spawned)) = (made.dir.take(), made.spawned.take()) else {
+        return Err(Error::InitGone);
+    };
+    let container = Container { dir, record: made.record.take() };
+    Ok(Created { container, spawned, plan, terminal, timeline })
+}
+
+/// The directory of the new container. What a dead creator of the same id left is cleaned.
+fn reserve(root: &Root, id: &str) -> Result<Dir> {
+    let exists = || Error::ContainerExists { id: id.to_owned() };
+    if let Some(dir) = root.reserve(id)? {
+        return Ok(dir);
+    }
+    let Ok(leftover) = Container::open(root, id) else { return Err(exists()) };
+    let unfinished = leftover.record.as_ref().is_none_or(|record| record.process.is_none());
+    if !unfinished || leftover.dir.is_busy()? {
+        return Err(exists());
+    }
+    delete::destroy(&leftover)?;
+    root.reserve(id)?.ok_or_else(exists)
+}
+
+/// What exists so far. Dropped before it is complete, it is taken back.
+struct Made {
+    dir: Option<Dir>,
+    record: Option<Record>,
+    spawned: Option<Spawned>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(spawned) = self.spawned.take() {
+            let _ = pidfd_send_signal(&spawned.child.pidfd, Signal::KILL);
+            let _ = waitid(WaitId::Pid(spawned.child.pid), WaitIdOptions::EXITED);
+        }
+        if let Some(dir) = self.dir.take() {
+            // The error that led here is the one to tell.
+            let _ = delete::destroy(&Container { dir, record: self.record.take() });
+        }
+    }
+}
+
+impl Made {
+    fn all(
+        &mut self,
+        options: &Options,
+        bundle: &Bundle,
+        plan: &mut Plan,
+        timeline: &mut Timeline,
+    ) -> Result<Option<OwnedFd>> {
+        let dir = self.dir.as_ref().ok_or(Error::InitGone)?;
+        notify::prepare(plan, dir, options.preserve_fds)?;
+        let sources = Sources::open(plan)?;
+        let listener = if options.runs { None } else { Some(listen(dir)?) };
+        let placement = place(options, plan)?;
+        let record = self.record.insert(record(options, bundle, plan, placement));
+        dir.write(record)?;
+        timeline.mark("recorded");
+        let resources = plan.host.resources.as_ref();
+        let declared =
+            bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+        let leaf = record.cgroups.create(resources, &cgroup::device_rules(resources, declared)?)?;
+        timeline.mark("cgroup made");
+        let spawned =
+            self.spawned.insert(spawn::container(&plan.host, &leaf, plan.init.process.preserve_fds)?);
+        timeline.mark("cloned");
+        let view = record.cgroups.view();
+        send_plan(spawned, plan, view, listener.as_ref(), &sources, timeline.is_on())?;
+        leaf.notes.iter().for_each(|note| log::warn(note));
+        drop((leaf, sources));
+        // Init is at work meanwhile.
+        dir.write_config(&bundle.text)?;
+        let pid = spawned.child.pid.as_raw_nonzero().get();
+        if let Some(score) = plan.init.process.oom_score_adj {
+            set_oom_score(pid, score)?;
+        }
+        record.process = Some(record::Process::of(spawned.child.pid)?);
+        let terminal = converse(spawned, plan, options, timeline)?;
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, pid)?;
+        }
+        dir.write(record)?;
+        if listener.is_some() {
+            // Recorded: from here on init may outlive us.
+            go(spawned)?;
+        }
+        timeline.mark("created");
+        Ok(terminal)
+    }
+}
+
+fn place(options: &Options, plan: &Plan) -> Result<Placement> {
+    let path = plan.host.cgroups_path.as_deref();
+    let lazy = options.runs && !options.detach && path.is_none();
+    let joins = if lazy { Joins::Limited } else { Joins::All };
+    Placement::plan(&Host::detect()?, path, &options.id, joins, plan.host.resources.as_ref())
+}
+
+pub(super) fn go(spawned: &Spawned) -> Result<()> {
+    let message = ToInit::Go { pid: spawned.child.pid.as_raw_nonzero().get() };
+    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| spawn::silent_end(spawned.child.pid))
+}
+
+/// Answers init until it is ready.
+fn converse(
+    spawned: &Spawned,
+    plan: &Plan,
+    options: &Options,
+    timeline: &mut Timeline,
+) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    loop {
+        match channel::receive::<ToRuntime>(spawned.socket.as_fd())
+            .map_err(Error::sys("receive from init"))?
+        {
+            Some((ToRuntime::AtHooks, _)) => {
+                let state = hook_state(&plan.init, "creating", spawned.child.pid.as_raw_nonzero().get());
+                hooks::run("prestart", &plan.host.hooks.prestart, &state)?;
+                hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state)?;
+                go(spawned)?;
+            }
+            Some((ToRuntime::Console, fds)) => {
+                let master = fds.into_iter().next().ok_or(Error::InitGone)?;
+                terminal = console::deliver(master, options.console_socket.as_deref())?;
+            }
+            Some((ToRuntime::Ready { steps }, _)) => {
+                timeline.add(steps);
+                return Ok(terminal);
+            }
+            Some((ToRuntime::Failed { step, message }, _)) => return Err(Error::Init { step, message }),
+            Some((ToRuntime::Joined { .. }, _)) => return Err(Error::InitGone),
+            None => return Err(spawn::silent_end(spawned.child.pid)),
+        }
+    }
+}
+
+pub(super) fn hook_state<'a>(init: &'a plan::Init, status: &'a str, pid: i32) -> hooks::State<'a> {
+    hooks::State::new(
+        &init.id,
+        status,
+        pid,
+        &init.bundle,
+        init.annotations.iter().map(|(key, value)| (key, value)),
+    )
+}
+
+pub(super) fn set_oom_score(pid: i32, score: i32) -> Result<()> {
+    let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
+    match std::fs::write(&path, score.to_string()) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            // What it is already needs no right to set.
+            let current = std::fs::read_to_string(&path).unwrap_or_default();
+            if current.trim() == score.to_string() {
+                return Ok(());
+            }
+            let what = format!("process.oomScoreAdj: {score}: lowering it needs CAP_SYS_RESOURCE");
+            Err(Error::Refused { what, source: error })
+        }
+        result => result.map_err(Error::path("write", &path)),
+    }
+}
+
+fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -> Record {
+    let joined = plan.host.joined.iter().fold(0, |flags, (kind, _)| flags | *kind as u64);
+    Record {
+        version: record::VERSION,
+        id: options.id.clone(),
+        process: None,
+        bundle: bundle.dir.clone(),
+        rootfs: plan.host.rootfs.clone(),
+        created: clock::rfc3339(std::time::SystemTime::now()),
+        owner: owner(),
+        annotations: plan.init.annotations.iter().cloned().collect(),
+        cgroups,
+        namespaces: plan.host.new_namespaces | joined,
+    }
+}
+
+/// The name of the user who made the container; empty for a user without a name.
+fn owner() -> String {
+    let uid = rustix::process::getuid();
+    if uid.is_root() {
+        return "root".into();
+    }
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.to_string().as_str()));
+    line.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
+}
+
+/// The socket on which init will wait for `hearth start`.
+fn listen(dir: &Dir) -> Result<OwnedFd> {
+    let fail = |call| Error::path(call, dir.path().join(crate::store::START_SOCKET));
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(fail("socket"))?;
+    let address = SocketAddrUnix::new(dir.start_socket()).map_err(fail("address"))?;
+    rustix::net::bind(&socket, &address).map_err(fail("bind"))?;
+    rustix::net::listen(&socket, 8).map_err(fail("listen"))?;
+    Ok(socket)
+}
+
+fn send_plan(
+    spawned: &Spawned,
+    plan: &mut Plan,
+    cgroups: crate::isolate::cgroup_view::View,
+    listener: Option<&OwnedFd>,
+    sources: &Sources,
+    timeline: bool,
+) -> Result<()> {
+    let fds: Vec<BorrowedFd<'_>> =
+        listener.into_iter().chain(&sources.root).chain(&sources.binds).map(AsFd::as_fd).collect();
+    let chroot = match &sources.root {
+        None => Some(text(&plan.host.rootfs, "root.path")?),
+        Some(_) => None,
+    };
+    let create = Create {
+        plan: std::mem::take(&mut plan.init),
+        cgroups,
+        waits_for_start: listener.is_some(),
+        has_root: sources.root.is_some(),
+        chroot,
+        timeline,
+    };
+    let message = ToInit::Create(Box::new(create));
+    let sent = channel::send(spawned.socket.as_fd(), &message, &fds);
+    if let ToInit::Create(create) = message {
+        plan.init = create.plan;
+    }
+    sent.map_err(|_| spawn::silent_end(spawned.child.pid))
+}
+
+/// Appears complete or not at all.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let bad = || Error::invalid("--pid-file", path.display().to_string(), "the path of a file");
+    let mut draft = std::ffi::OsString::from(".");
+    draft.push(path.file_name().ok_or_else(bad)?);
+    let draft = path.with_file_name(draft);
+    std::fs::write(&draft, pid.to_string()).map_err(Error::path("write", &draft))?;
+    std::fs::rename(&draft, path).map_err(Error::path("rename", path))
+}

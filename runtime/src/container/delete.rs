@@ -1,0 +1,83 @@
+//! `delete`: nothing of a container is left afterwards.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::{Container, Status};
+use crate::bundle::load;
+use crate::bundle::plan;
+use crate::isolate::hooks;
+use crate::{Error, Result};
+
+/// How long a killed process may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn delete(container: &Container, force: bool) -> Result<()> {
+    container.dir.lock()?;
+    let status = container.status()?;
+    match status {
+        Status::Stopped => {}
+        // One that was never started has nobody to ask.
+        Status::Created => kill(container)?,
+        Status::Creating | Status::Running | Status::Paused if force => kill(container)?,
+        _ => return Err(container.wrong_state("delete (without --force)", status)),
+    }
+    destroy(container)
+}
+
+fn kill(container: &Container) -> Result<()> {
+    let Some(process) = container.process() else { return Ok(()) };
+    if let Some(record) = &container.record {
+        // A frozen process does not die on v1.
+        let _ = record.cgroups.thaw();
+    }
+    pidfd_send_signal(&process, Signal::KILL).map_err(Error::sys("kill init"))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Error::InitGone)?;
+        // Readable when it is a zombie: reaping is its parent's business.
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => {
+                let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "the killed init does not end");
+                return Err(Error::Sys { call: "wait for init", source: slow });
+            }
+            result => return result.map(drop).map_err(Error::sys("poll")),
+        }
+    }
+}
+
+/// Takes away all that a container without a living init still has: stray processes, cgroups, files. Repeatable:
+/// the record goes last.
+pub fn destroy(container: &Container) -> Result<()> {
+    if let Some(record) = &container.record {
+        record.cgroups.destroy()?;
+    }
+    let poststop = poststop(container);
+    container.dir.remove()?;
+    if let (Some(hooks), Some(record)) = (poststop, &container.record) {
+        let bundle = record.bundle.display().to_string();
+        let state = hooks::State::new(&record.id, "stopped", 0, &bundle, record.annotations.iter());
+        // The spec has their failures logged; the container is gone either way.
+        for hook in hooks {
+            if let Err(error) = hooks::run("poststop", &[hook], &state) {
+                crate::observe::log::warn(&error.chain());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Only a container that was created has hooks to run at its end.
+fn poststop(container: &Container) -> Option<Vec<plan::Hook>> {
+    container.record.as_ref()?.process?;
+    let text = container.dir.read_config().ok()?;
+    if !text.windows(8).any(|part| part == b"poststop") {
+        return None;
+    }
+    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json").ok()?;
+    Some(plan::runtime_hooks(&spec).ok()?.poststop)
+}

@@ -1,0 +1,228 @@
+//! `exec`: one more process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
+
+use super::run::Signals;
+use super::{Container, Status, console, create, notify, start};
+use crate::bundle::{capabilities, load, process::Process, validate};
+use crate::isolate::seccomp;
+use crate::process::channel::{self, Join, ToInit, ToRuntime};
+use crate::process::spawn;
+use crate::{Error, Result};
+
+/// What changes the container's own process, or replaces it.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub process: Option<PathBuf>,
+    pub args: Vec<String>,
+    pub cwd: Option<String>,
+    pub env: Vec<String>,
+    pub tty: bool,
+    /// uid and gid.
+    pub user: Option<(u32, Option<u32>)>,
+    pub additional_gids: Vec<u32>,
+    pub caps: Vec<String>,
+    pub no_new_privs: bool,
+    pub apparmor: Option<String>,
+    pub process_label: Option<String>,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub detach: bool,
+    pub preserve_fds: u32,
+    pub ignore_paused: bool,
+    /// Below the container's own cgroup.
+    pub cgroup: Option<String>,
+}
+
+/// The exit status of the command: the process's, or 0 when detached.
+pub fn exec(container: &Container, options: &Options) -> Result<u8> {
+    let status = container.status()?;
+    match status {
+        Status::Created | Status::Running => {}
+        Status::Paused if options.ignore_paused => {}
+        _ => return Err(container.wrong_state("exec in", status)),
+    }
+    let init = container.process().ok_or_else(|| container.wrong_state("exec in", Status::Stopped))?;
+    let (join, score) = plan(container, options)?;
+    let terminal = join.process.terminal.is_some();
+    console::requirements(terminal, !options.detach, options.console_socket.as_deref())?;
+    let signals = if options.detach { None } else { Some(Signals::block()?) };
+    let below = options.cgroup.as_deref().unwrap_or_default();
+    let leaf = container.record()?.cgroups.open(Path::new(below.trim_start_matches('/')))?;
+    let spawned = spawn::joiner(&leaf, join.process.preserve_fds)?;
+    drop(leaf);
+    let message = ToInit::Join(Box::new(join));
+    channel::send(spawned.socket.as_fd(), &message, &[init.as_fd()])
+        .map_err(|_| spawn::silent_end(spawned.child.pid))?;
+    drop(init);
+    let joined = converse(&spawned, options)?;
+    super::run::reap(spawned.child.pid)?;
+    let pid = joined.pid.as_raw_nonzero().get();
+    if let Some(score) = score {
+        create::set_oom_score(pid, score)?;
+    }
+    if let Some(path) = &options.pid_file {
+        create::write_pid_file(path, pid)?;
+    }
+    let started = match joined.failure {
+        Some(failure) => Err(failure),
+        None => start::wait_for_exec(&spawned.socket),
+    };
+    if let Err(error) = started {
+        super::run::reap(joined.pid)?;
+        return Err(error);
+    }
+    match signals {
+        Some(signals) => signals.wait(joined.pid, &joined.pidfd, joined.terminal),
+        None => Ok(0),
+    }
+}
+
+struct Joined {
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    failure: Option<Error>,
+}
+
+/// Joiner and joined share the socket, so their words may come in any order.
+fn converse(spawned: &spawn::Spawned, options: &Options) -> Result<Joined> {
+    let mut terminal = None;
+    let mut failure = None;
+    loop {
+        match channel::receive::<ToRuntime>(spawned.socket.as_fd())
+            .map_err(Error::sys("receive from init"))?
+        {
+            Some((ToRuntime::Console, fds)) => {
+                let master = fds.into_iter().next().ok_or(Error::InitGone)?;
+                terminal = console::deliver(master, options.console_socket.as_deref())?;
+            }
+            Some((ToRuntime::Joined { pid }, fds)) => {
+                let pid = Pid::from_raw(pid).ok_or(Error::InitGone)?;
+                let pidfd = fds.into_iter().next().ok_or(Error::InitGone)?;
+                return Ok(Joined { pid, pidfd, terminal, failure });
+            }
+            Some((ToRuntime::Failed { step, message }, _)) => {
+                // Of the two, the joiner fails before there is anybody else.
+                let joiner = step.starts_with("join");
+                let error = Error::Init { step, message };
+                if joiner {
+                    super::run::reap(spawned.child.pid)?;
+                    return Err(error);
+                }
+                failure = Some(error);
+            }
+            Some(_) => return Err(Error::InitGone),
+            None => return Err(failure.unwrap_or_else(|| spawn::silent_end(spawned.child.pid))),
+        }
+    }
+}
+
+/// The message for the joiner, and the score that only the host may set.
+fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)> {
+    let record = container.record()?;
+    let text = container.dir.read_config()?;
+    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json")?;
+    let own = spec.process().clone().ok_or(Error::InitGone)?;
+    let linux = spec.linux().as_ref();
+    let mut process = match &options.process {
+        Some(path) => {
+            let (given, warnings) = load::process(path)?;
+            warnings.iter().for_each(|warning| crate::observe::log::warn(warning));
+            validate::process(&given)?;
+            Process::from_spec(&given)?
+        }
+        None => {
+            let mut process = Process::from_spec(&own)?;
+            process.terminal = None;
+            process
+        }
+    };
+    change(&mut process, options)?;
+    process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
+    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
+    let score = process.oom_score_adj;
+    let join = Join {
+        process,
+        seccomp,
+        namespaces: record.namespaces,
+        id: record.id.clone(),
+        personality: linux
+            .and_then(|linux| linux.personality().as_ref())
+            .map(crate::bundle::plan::personality),
+    };
+    Ok((join, score))
+}
+
+fn change(process: &mut Process, options: &Options) -> Result<()> {
+    if options.process.is_none() {
+        process.args.clone_from(&options.args);
+    }
+    if let Some(cwd) = &options.cwd {
+        if !cwd.starts_with('/') {
+            return Err(Error::invalid("--cwd", cwd, "an absolute path"));
+        }
+        process.cwd.clone_from(cwd);
+    }
+    process.env.extend(options.env.iter().cloned());
+    if options.tty {
+        process.terminal = Some(process.terminal.unwrap_or_default());
+    }
+    if let Some((uid, gid)) = options.user {
+        process.uid = uid;
+        process.gid = gid.unwrap_or(process.gid);
+    }
+    process.groups.extend(&options.additional_gids);
+    for name in &options.caps {
+        let mask = capabilities::parse(name)?;
+        process.capabilities.get_or_insert_default().add(mask);
+    }
+    process.no_new_privileges |= options.no_new_privs;
+    if options.apparmor.is_some() {
+        process.apparmor.clone_from(&options.apparmor);
+    }
+    if options.process_label.is_some() {
+        process.selinux.clone_from(&options.process_label);
+    }
+    if process.args.is_empty() {
+        return Err(Error::invalid("COMMAND", "missing", "a program to execute, or --process FILE"));
+    }
+    Ok(())
+}
+
+/// `--user`: `uid[:gid]`, numbers only (crun CVE-2026-30892 came from a lenient parser).
+pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
+    let bad = || Error::invalid("--user", text, "uid[:gid] in numbers");
+    // u32's own parser takes a leading plus.
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        digits.then(|| text.parse::<u32>().ok()).flatten().ok_or_else(bad)
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn every_pair_of_ids_is_parsed_to_itself(uid: u32, gid: u32) {
+            assert_eq!(parse_user(&format!("{uid}:{gid}")).unwrap(), (uid, Some(gid)));
+            assert_eq!(parse_user(&uid.to_string()).unwrap(), (uid, None));
+        }
+
+        #[test]
+        fn nothing_else_is_a_user(text in "\\PC{0,12}") {
+            let strict = text.split(':').count() <= 2
+                && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && part.parse::<u32>().is_ok());
+            assert_eq!(parse_user(&text).is_ok(), strict, "{text:?}");
+        }
+    }
+}

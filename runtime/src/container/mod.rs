@@ -1,0 +1,52 @@
+//! The verbs of an OCI runtime on containers that are isolated by namespaces: one file each.
+
+pub mod console;
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod kill;
+pub mod notify;
+pub mod run;
+pub mod start;
+pub mod state;
+
+use std::os::fd::OwnedFd;
+
+use crate::store::record::Record;
+use crate::store::{Dir, Root};
+use crate::{Error, Result};
+pub use state::Status;
+
+/// A container that exists on disk.
+#[derive(Debug)]
+pub struct Container {
+    pub dir: Dir,
+    /// None where the creator died before it wrote any.
+    pub record: Option<Record>,
+}
+
+impl Container {
+    pub fn open(root: &Root, id: &str) -> Result<Self> {
+        let dir = root.open(id)?;
+        let record = dir.read()?;
+        Ok(Self { dir, record })
+    }
+
+    /// For a verb that needs a finished container.
+    pub fn record(&self) -> Result<&Record> {
+        self.record.as_ref().ok_or_else(|| Error::NoContainer { id: self.dir.id() })
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        state::status(self)
+    }
+
+    /// The first process, if it still lives.
+    pub fn process(&self) -> Option<OwnedFd> {
+        self.record.as_ref()?.process?.open()
+    }
+
+    pub fn wrong_state(&self, verb: &'static str, status: Status) -> Error {
+        Error::WrongState { verb, id: self.dir.id(), status: status.to_string() }
+    }
+}

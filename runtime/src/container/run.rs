@@ -1,0 +1,173 @@
+//! `run`: create, start, wait, delete; and how a command waits for the process that it stands for.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::console::Relay;
+use super::create::{self, Created, Options};
+use super::{delete, notify, start};
+use crate::observe::Timeline;
+use crate::store::Root;
+use crate::{Error, Result};
+
+/// The exit status of the command: the container's, or 0 when detached.
+pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
+    // Before the first process: a signal that arrives meanwhile waits for it.
+    let signals = if options.detach { None } else { Some(Signals::block()?) };
+    let created = create::create(root, options)?;
+    let guard = Undo { created: &created, armed: true };
+    let relay = notify::Relay::open(&created.container.dir)?;
+    create::go(&created.spawned)?;
+    start::wait_for_exec(&created.spawned.socket)?;
+    let pid = created.spawned.child.pid;
+    let number = pid.as_raw_nonzero().get();
+    let state = create::hook_state(&created.plan.init, "running", number);
+    start::run_poststart(&created.container, &created.plan.host.hooks.poststart, &state)?;
+    if options.detach {
+        if let Some(relay) = relay {
+            relay.wait_until_ready(number, &created.spawned.child.pidfd)?;
+        }
+        guard.disarm();
+        return Ok(0);
+    }
+    if let Some(relay) = relay {
+        pass_readiness_on(relay, number, &created.spawned.child.pidfd)?;
+    }
+    guard.disarm();
+    let Created { container, spawned, terminal, mut timeline, .. } = created;
+    timeline.mark("program executed");
+    let status = match signals {
+        Some(signals) => signals.wait(pid, &spawned.child.pidfd, terminal)?,
+        None => 0,
+    };
+    timeline.mark("program ended");
+    if !keep {
+        container.dir.lock()?;
+        delete::destroy(&container)?;
+    }
+    timeline.mark("cleaned up");
+    tell(timeline);
+    Ok(status)
+}
+
+/// A container that was created but could not be started is taken away again.
+struct Undo<'a> {
+    created: &'a Created,
+    armed: bool,
+}
+
+impl Undo<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = rustix::process::pidfd_send_signal(
+                &self.created.spawned.child.pidfd,
+                rustix::process::Signal::KILL,
+            );
+            let _ = waitid(WaitId::Pid(self.created.spawned.child.pid), WaitIdOptions::EXITED);
+            let _ = delete::destroy(&self.created.container);
+        }
+    }
+}
+
+/// The command waits for the program's end; its readiness is a second thing to wait for.
+fn pass_readiness_on(relay: notify::Relay, pid: i32, ended: &OwnedFd) -> Result<()> {
+    let ended = ended.try_clone().map_err(Error::sys("dup"))?;
+    std::thread::spawn(move || relay.wait_until_ready(pid, &ended));
+    Ok(())
+}
+
+fn tell(mut timeline: Timeline) {
+    let marks = timeline.take();
+    let Some((_, first)) = marks.first() else { return };
+    let mut last = *first;
+    for (name, time) in &marks {
+        let (total, step) = (time.saturating_sub(*first) / 1000, time.saturating_sub(last) / 1000);
+        crate::observe::log::timeline(&format!("{total:>8} us {step:>+7}  {name}"));
+        last = *time;
+    }
+}
+
+/// All signals of this process, as a descriptor.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+}
+
+impl Signals {
+    pub fn block() -> Result<Self> {
+        let all = SigSet::all();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).map_err(Error::sys("sigprocmask"))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self { fd: SignalFd::with_flags(&all, flags).map_err(Error::sys("signalfd"))? })
+    }
+
+    /// Passes signals on until the process ends: its exit status, 128 and the number for a signal.
+    pub fn wait(&self, pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<u8> {
+        let mut relay = terminal.map(Relay::new).transpose()?;
+        loop {
+            let [signalled, ended] = match &mut relay {
+                Some(relay) => relay.until([self.fd.as_fd(), pidfd.as_fd()])?,
+                None => self.until_ended(pidfd)?,
+            };
+            if signalled {
+                self.forward(pidfd, relay.as_ref())?;
+            }
+            if ended {
+                if let Some(relay) = &mut relay {
+                    relay.drain();
+                }
+                return reap(pid);
+            }
+        }
+    }
+
+    fn until_ended(&self, pidfd: &OwnedFd) -> Result<[bool; 2]> {
+        let mut waiting = [PollFd::new(&self.fd, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut waiting, None) {
+            Err(rustix::io::Errno::INTR) => Ok([false, false]),
+            result => {
+                result.map_err(Error::sys("poll"))?;
+                Ok([!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty()])
+            }
+        }
+    }
+
+    fn forward(&self, pidfd: &OwnedFd, relay: Option<&Relay>) -> Result<()> {
+        while let Some(info) = self.fd.read_signal().map_err(Error::sys("read signalfd"))? {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if number == libc::SIGWINCH
+                && let Some(relay) = relay
+            {
+                relay.resize();
+            } else if !matches!(number, libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG) {
+                // It may have ended just now.
+                let _ = crate::sys::kill::pidfd_send(pidfd, number);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn reap(pid: Pid) -> Result<u8> {
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => {
+                let status = result.map_err(Error::sys("waitid"))?.ok_or(Error::InitGone)?;
+                let code =
+                    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+                return Ok(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(255));
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The mounts of a container, by the new mount API: each is made detached, given its attributes, and attached to
+//! a destination that was resolved inside the root and is held by descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use super::tree::{Tree, is_directory};
+use super::{cgroup_view, copy_up};
+use crate::bundle::plan::{Mount, Source};
+use crate::sys::mount::{self as sys, Attr};
+use crate::{Error, Result};
+
+/// What mounts of one container have in common.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub tree: &'a Tree,
+    /// Detached copies of the bind sources, opened with the caller's rights.
+    pub binds: &'a [OwnedFd],
+    pub cgroups: &'a cgroup_view::View,
+    pub private_cgroup: bool,
+    pub label: Option<&'a str>,
+}
+
+/// Makes one mount. The descriptor stays on it.
+pub fn mount(context: &Context<'_>, mount: &Mount) -> Result<()> {
+    let destination = Path::new(&mount.destination);
+    let fail = |call: &'static str| Error::path(call, destination);
+    let options = &mount.options;
+    let new: OwnedFd;
+    let (made, target) = match &mount.source {
+        Source::Bind(index) => {
+            let source = &context.binds[*index];
+            let directory = is_directory(source.as_fd()).map_err(fail("stat the source of"))?;
+            let tree = context.tree;
+            let target =
+                if directory { tree.make_directory(destination) } else { tree.make_file(destination) };
+            (source.as_fd(), target.map_err(fail("make mount point"))?)
+        }
+        Source::Cgroup => {
+            let target = context.tree.make_directory(destination).map_err(fail("make mount point"))?;
+            new = cgroup_view::mount(context.cgroups, context.private_cgroup, options.attr())?;
+            (new.as_fd(), target)
+        }
+        Source::New(kind, source) => {
+            let target = mount_point(context.tree, kind, destination)?;
+            new = filesystem(context, kind, source, mount, target.as_fd())?;
+            (new.as_fd(), target)
+        }
+    };
+    if options.bind {
+        change(made, options.attr(), false).map_err(fail("set attributes of"))?;
+    }
+    change(made, options.tree_attr(), true).map_err(fail("set recursive attributes of"))?;
+    attach(made, target.as_fd()).map_err(fail("mount on"))?;
+    if mount.source == Source::Cgroup {
+        cgroup_view::fill(context.cgroups, made, context.private_cgroup, options.attr())?;
+    }
+    for (propagation, recursive) in &options.propagation {
+        let attr = Attr { propagation: *propagation, ..Attr::default() };
+        sys::set_attr(made, c"", *recursive, attr).map_err(fail("set propagation of"))?;
+    }
+    Ok(())
+}
+
+/// procfs and sysfs go on an ordinary directory only: a rootfs whose /proc is a symlink would move them
+/// (CVE-2019-19921).
+fn mount_point(tree: &Tree, kind: &str, destination: &Path) -> Result<OwnedFd> {
+    let fail = |call: &'static str| Error::path(call, destination);
+    if !matches!(kind, "proc" | "sysfs") {
+        return tree.make_directory(destination).map_err(fail("make mount point"));
+    }
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(tree.root(), destination, flags, Mode::empty(), resolve)
+    };
+    match open() {
+        Err(rustix::io::Errno::NOENT) => {
+            tree.make_directory(destination).map_err(fail("make mount point"))?;
+            open().map_err(Error::path("open mount point", destination))
+        }
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => Err(Error::invalid(
+            format!("mount destination of {kind}"),
+            destination.display().to_string(),
+            "an ordinary directory (filesystem must be mounted on ordinary directory)",
+        )),
+        result => result.map_err(Error::path("open mount point", destination)),
+    }
+}
+
+fn filesystem(
+    context: &Context<'_>,
+    kind: &str,
+    source: &str,
+    mount: &Mount,
+    target: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
+    let options = &mount.options;
+    let mut data = options.data.clone();
+    if kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+        // A tmpfs takes over the permissions of the directory that it covers, as in runc.
+        let mode =
+            rustix::fs::fstat(target).map_err(Error::path("stat", &mount.destination))?.st_mode & 0o7777;
+        data.push(("mode".into(), Some(format!("{mode:o}"))));
+    }
+    if let Some(label) = context.label
+        && matches!(kind, "tmpfs" | "mqueue" | "devpts")
+    {
+        data.push(("context".into(), Some(label.to_owned())));
+    }
+    let mut superblock: Vec<&str> = options.superblock.iter().map(String::as_str).collect();
+    // The kernel's own file systems are shared or fresh: there the mount's attribute says all.
+    let virtual_fs = matches!(kind, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue");
+    if options.set & sys::RDONLY != 0 && !virtual_fs {
+        superblock.push("ro");
+    }
+    if !options.tmpcopyup {
+        return new_filesystem(kind, source, &data, &superblock, options.set);
+    }
+    let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY)?;
+    copy_up::copy(target, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
+    change(made.as_fd(), options.attr(), false)
+        .map_err(Error::path("set attributes of", &mount.destination))?;
+    Ok(made)
+}
+
+/// A detached mount of a new file system. `attr`: MOUNT_ATTR_*.
+pub fn new_filesystem(
+    kind: &str,
+    source: &str,
+    data: &[(String, Option<String>)],
+    superblock: &[&str],
+    attr: u64,
+) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
+        rustix::io::Errno::NODEV => Error::invalid("mount type", kind, "a file system that this kernel has"),
+        errno => Error::path("fsopen", kind)(errno),
+    })?;
+    let fail = |what: &str| Error::path("mount option", format!("{kind}: {what}"));
+    fsconfig_set_string(&context, "source", source).map_err(fail("source"))?;
+    for flag in superblock {
+        fsconfig_set_flag(&context, *flag).map_err(fail(flag))?;
+    }
+    for (key, value) in data {
+        match value {
+            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(&context, key.as_str()),
+        }
+        .map_err(fail(key))?;
+    }
+    fsconfig_create(&context).map_err(Error::path("mount", kind))?;
+    let attr = MountAttrFlags::from_bits_retain(u32::try_from(attr).unwrap_or(0));
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr).map_err(Error::path("fsmount", kind))
+}
+
+/// Attaches a detached mount to the file or directory behind `target`.
+pub fn attach(mount: impl AsFd, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount.as_fd(), "", target, "", flags)?)
+}
+
+fn change(mount: BorrowedFd<'_>, attr: Attr, recursive: bool) -> io::Result<()> {
+    if attr == Attr::default() { Ok(()) } else { sys::set_attr(mount, c"", recursive, attr) }
+}

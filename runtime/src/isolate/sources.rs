@@ -1,0 +1,73 @@
+//! Detached mounts of everything that comes from the host, opened with the caller's rights before anything else
+//! happens: from here on nothing of the host's is named by path.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::idmap;
+use crate::bundle::plan::{Bind, Plan};
+use crate::sys::mount::{self as sys, Attr};
+use crate::{Error, Result};
+
+#[derive(Debug)]
+pub struct Sources {
+    /// None without a mount namespace.
+    pub root: Option<OwnedFd>,
+    pub binds: Vec<OwnedFd>,
+}
+
+impl Sources {
+    pub fn open(plan: &Plan) -> Result<Self> {
+        let path = &plan.host.rootfs;
+        if !plan.init.mount_namespace {
+            return Ok(Self { root: None, binds: Vec::new() });
+        }
+        let root = clone_tree(path, true).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => Error::Refused {
+                what: format!("root.path: {}: expected an existing directory", path.display()),
+                source: error,
+            },
+            _ => Error::path("clone root file system", path)(error),
+        })?;
+        if !super::tree::is_directory(root.as_fd()).map_err(Error::path("stat", path))? {
+            return Err(Error::invalid("root.path", path.display().to_string(), "a directory"));
+        }
+        // As in runc: cut off from the caller's mounts, unless the config wants them shared.
+        let propagation = plan.init.root_propagation.map_or(libc::MS_SLAVE, |(kind, _)| kind);
+        set_propagation(&root, path, propagation)?;
+        let binds = plan.host.binds.iter().map(clone_bind).collect::<Result<_>>()?;
+        Ok(Self { root: Some(root), binds })
+    }
+}
+
+fn clone_bind(bind: &Bind) -> Result<OwnedFd> {
+    let tree =
+        clone_tree(&bind.path, bind.recursive).map_err(Error::path("open mount source", &bind.path))?;
+    if bind.propagation != 0 {
+        set_propagation(&tree, &bind.path, bind.propagation)?;
+    }
+    if let Some((uids, gids, recursive)) = &bind.idmap {
+        let userns = idmap::user_namespace(uids, gids)?;
+        let number = u64::from(userns.as_raw_fd().unsigned_abs());
+        let attr = Attr { set: sys::IDMAP, userns: number, ..Attr::default() };
+        let fail = Error::path("id-map the mount of", &bind.path);
+        sys::set_attr(tree.as_fd(), c"", *recursive, attr).map_err(fail)?;
+    }
+    Ok(tree)
+}
+
+fn set_propagation(tree: &OwnedFd, path: &Path, propagation: u64) -> Result<()> {
+    let attr = Attr { propagation, ..Attr::default() };
+    sys::set_attr(tree.as_fd(), c"", true, attr).map_err(Error::path("set propagation of", path))
+}
+
+fn clone_tree(path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(open_tree(CWD, path, flags)?)
+}

@@ -1,0 +1,45 @@
+//! What a launch spends its time on.
+
+pub mod clock;
+pub mod log;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Named points in time. Costs nothing when it is off.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    on: bool,
+    marks: Vec<(String, u64)>,
+}
+
+impl Timeline {
+    pub fn new(on: bool) -> Self {
+        let mut timeline = Self { on, marks: Vec::new() };
+        timeline.mark("start");
+        timeline
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub fn mark(&mut self, name: &str) {
+        if self.on {
+            self.marks.push((name.to_owned(), now()));
+        }
+    }
+
+    pub fn add(&mut self, marks: Vec<(String, u64)>) {
+        self.marks.extend(marks);
+    }
+
+    pub fn take(&mut self) -> Vec<(String, u64)> {
+        std::mem::take(&mut self.marks)
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of one boot share.
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

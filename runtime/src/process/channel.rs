@@ -1,0 +1,188 @@
+//! Messages between the runtime and a container's init: a length, a postcard value, and descriptors by SCM_RIGHTS.
+//!
+//! Both ends are the same executable, so the encoding needs no version of its own. The start socket, which a later
+//! `hearth` may talk to, carries a single [`ToInit::Go`], whose encoding is fixed.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::plan::Init;
+use crate::bundle::process::Process;
+use crate::isolate::cgroup_view::View;
+use crate::isolate::seccomp;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToInit {
+    /// Carry on: the runtime's part is done. The pid is the container's as the runtime sees it.
+    Go { pid: i32 },
+    /// Make a container. Descriptors: those that `Create` counts.
+    Create(Box<Create>),
+    /// Join one. Descriptors: the container's pidfd.
+    Join(Box<Join>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Create {
+    pub plan: Init,
+    pub cgroups: View,
+    /// Whether the first descriptor is the start socket, on which init waits for `hearth start`.
+    pub waits_for_start: bool,
+    /// Whether the next descriptor is the root file system, a detached mount.
+    pub has_root: bool,
+    /// Without a mount namespace: the path to change root to.
+    pub chroot: Option<String>,
+    pub timeline: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Join {
+    pub process: Process,
+    pub seccomp: Option<seccomp::Program>,
+    /// CLONE_NEW* flags to enter by the pidfd.
+    pub namespaces: u64,
+    /// The container's id: its session keyring is joined by name.
+    pub id: String,
+    pub personality: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToRuntime {
+    /// Namespaces and mounts are there, the root is not changed yet: time for prestart and createRuntime.
+    AtHooks,
+    /// The pty's master, as the attached descriptor.
+    Console,
+    /// The joining process was made; the attached descriptor is its pidfd.
+    Joined {
+        pid: i32,
+    },
+    /// Everything is set up. Nanoseconds (CLOCK_MONOTONIC) at the end of each step, where asked for.
+    Ready {
+        steps: Vec<(String, u64)>,
+    },
+    Failed {
+        step: String,
+        message: String,
+    },
+}
+
+/// The kernel's limit of descriptors a message (SCM_MAX_FD) is 253.
+const FDS: usize = 250;
+/// Far above any plan; a length beyond it is a broken peer.
+const LIMIT: usize = 64 << 20;
+
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut frame = vec![0; 8];
+    frame = postcard::to_extend(message, frame).map_err(io::Error::other)?;
+    let length = u32::try_from(frame.len() - 8).map_err(io::Error::other)?;
+    let count = u32::try_from(fds.len()).map_err(io::Error::other)?;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4..8].copy_from_slice(&count.to_le_bytes());
+    let mut chunks = fds.chunks(FDS);
+    let mut sent = send_once(socket, &frame, chunks.next().unwrap_or_default())?;
+    while sent < frame.len() {
+        sent += send_once(socket, &frame[sent..], &[])?;
+    }
+    chunks.try_for_each(|chunk| send_once(socket, &[0], chunk).map(drop))
+}
+
+fn send_once(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// None at the end of the stream: the peer is gone.
+pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut fds = Vec::new();
+    let mut header = [0; 8];
+    if receive_once(socket, &mut header, &mut fds)? < header.len() {
+        return Ok(None);
+    }
+    let [a, b, c, d, e, f, g, h] = header;
+    let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).map_err(io::Error::other)?;
+    let count = usize::try_from(u32::from_le_bytes([e, f, g, h])).map_err(io::Error::other)?;
+    if length > LIMIT {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match receive_once(socket, &mut bytes[filled..], &mut fds)? {
+            0 => return Ok(None),
+            n => filled += n,
+        }
+    }
+    while fds.len() < count {
+        if receive_once(socket, &mut [0], &mut fds)? == 0 {
+            return Ok(None);
+        }
+    }
+    let message = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+    Ok(Some((message, fds)))
+}
+
+fn receive_once(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut parts = [IoSliceMut::new(bytes)];
+        match rustix::net::recvmsg(socket.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            // The peer died with unread messages of ours: as gone as after a proper end.
+            Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+            result => break result?.bytes,
+        }
+    };
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_brings_more_descriptors_than_one_sendmsg_can() {
+        let (a, b) = pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let fds: Vec<_> = (0..300).map(|_| null.as_fd()).collect();
+        send(a.as_fd(), &ToInit::Go { pid: 7 }, &fds).unwrap();
+        let (message, got) = receive::<ToInit>(b.as_fd()).unwrap().unwrap();
+        assert!(matches!(message, ToInit::Go { pid: 7 }));
+        assert_eq!(got.len(), 300);
+    }
+
+    #[test]
+    fn a_closed_peer_is_none_and_rubbish_is_an_error() {
+        let (a, b) = pair().unwrap();
+        rustix::io::write(&a, &[0xff; 12]).unwrap();
+        assert!(receive::<ToInit>(b.as_fd()).is_err());
+        let (a, b) = pair().unwrap();
+        drop(a);
+        assert!(receive::<ToInit>(b.as_fd()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,203 @@
+//! Makes a container: each numbered step is one kernel mechanism.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{CWD, OFlags};
+use rustix::net::SocketFlags;
+
+use super::super::channel::{self, Create, ToRuntime};
+use super::{Failure, finish, step, wait_for_go};
+use crate::bundle::plan::Init;
+use crate::isolate::tree::Tree;
+use crate::isolate::{devices, hooks, mounts, paths, rootfs, sysctl, terminal};
+use crate::observe::Timeline;
+use crate::sys;
+use crate::{Error, Result};
+
+pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Result<Infallible, Failure> {
+    let mut timeline = Timeline::new(create.timeline);
+    let mut fds = fds.into_iter();
+    let listener = create.waits_for_start.then(|| fds.next()).flatten();
+    let root = create.has_root.then(|| fds.next()).flatten();
+    let binds: Vec<OwnedFd> = fds.collect();
+    let plan = &create.plan;
+
+    step("1 session", session(plan))?;
+    step("2 names", names(plan))?;
+    step("3 network", network(plan))?;
+    timeline.mark("namespaces");
+    let tree = match root {
+        Some(root) => Some(step("4 root", rootfs::attach(root))?),
+        None => None,
+    };
+    timeline.mark("root attached");
+    let mut pty = None;
+    let mut null = None;
+    if let Some(tree) = &tree {
+        step("5 mounts", all_mounts(&create, tree, &binds))?;
+        drop(binds);
+        timeline.mark("mounts");
+        step("6 devices", own_devices(plan, tree))?;
+        timeline.mark("devices");
+        pty = step("7 terminal", console(plan, tree, report))?;
+        if !plan.masked_paths.is_empty() {
+            null = Some(step("8 masks", paths::null())?);
+        }
+    }
+    let mut pid = 0;
+    if plan.runtime_hooks || !plan.create_container.is_empty() {
+        step("9 hooks", say(report, &ToRuntime::AtHooks))?;
+        pid = wait_for_go(report)?;
+        step(
+            "9 hooks",
+            hooks::run("createContainer", &plan.create_container, &state(plan, "creating", pid)),
+        )?;
+    }
+    match (&tree, &create.chroot) {
+        (Some(tree), _) => step("10 root", rootfs::enter(tree, plan.no_pivot))?,
+        (None, Some(path)) => step("10 root", change_root(path))?,
+        (None, None) => {}
+    }
+    timeline.mark("root entered");
+    step("11 sysctl", sysctl::apply(&plan.sysctl))?;
+    if let Some(tree) = &tree {
+        if let Some(null) = null {
+            step("12 paths", paths::mask(&plan.masked_paths, null))?;
+        }
+        step("12 paths", paths::make_readonly(&plan.readonly_paths))?;
+        step("12 paths", make_cwd(plan))?;
+        step("12 paths", rootfs::finish(tree, plan.root_propagation, plan.root_readonly))?;
+    }
+    drop(tree);
+    timeline.mark("paths");
+    let program = finish::prepare(&plan.process, plan.personality, plan.seccomp.as_ref(), pty.as_ref())?;
+    if let Some((mode, nodes)) = &plan.memory_policy {
+        let call = Error::sys("set_mempolicy (linux.memoryPolicy)");
+        step("13 rights", sys::process::set_memory_policy(*mode, nodes).map_err(call))?;
+    }
+    drop(pty);
+    timeline.mark("rights");
+    step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
+    pid = pid.max(wait_for_go(report)?);
+    if let Some(listener) = listener {
+        pid = pid.max(wait_for_start(&listener, report)?);
+    }
+    step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
+    finish::execute(&plan.process, plan.seccomp.as_ref(), program)
+}
+
+fn session(plan: &Init) -> Result<()> {
+    rustix::process::setsid().map_err(Error::sys("setsid"))?;
+    if plan.new_keyring {
+        sys::keyring::join_session(&format!("_ses.{}", plan.id)).map_err(Error::sys("keyctl"))?;
+    }
+    if plan.new_cgroup_namespace {
+        // Here, not by clone3, which would take the runtime's cgroup for the namespace's root.
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Error::sys("unshare cgroup namespace"))?;
+    }
+    Ok(())
+}
+
+fn names(plan: &Init) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(Error::path("sethostname", name))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(Error::path("setdomainname", name))?;
+    }
+    Ok(())
+}
+
+fn network(plan: &Init) -> Result<()> {
+    if plan.new_network { sys::net::loopback_up().map_err(Error::sys("bring lo up")) } else { Ok(()) }
+}
+
+fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd]) -> Result<()> {
+    let context = mounts::Context {
+        tree,
+        binds,
+        cgroups: &create.cgroups,
+        private_cgroup: create.plan.new_cgroup_namespace,
+        label: create.plan.mount_label.as_deref(),
+    };
+    create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))
+}
+
+fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
+    if !plan.fill_dev {
+        return Ok(());
+    }
+    // The nodes get the modes of the plan.
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    devices::fill(tree, &plan.devices, plan.user_namespace)?;
+    rustix::process::umask(umask);
+    Ok(())
+}
+
+fn console(plan: &Init, tree: &Tree, report: &OwnedFd) -> Result<Option<terminal::Pty>> {
+    let Some(window) = plan.process.terminal else { return Ok(None) };
+    let pty = terminal::open(tree, window)?;
+    if plan.fill_dev {
+        terminal::mount_console(tree, &pty)?;
+    }
+    channel::send(report.as_fd(), &ToRuntime::Console, &[pty.master.as_fd()])
+        .map_err(Error::sys("send the pty"))?;
+    Ok(Some(pty))
+}
+
+fn change_root(path: &str) -> Result<()> {
+    rustix::process::chdir(path).map_err(Error::path("chdir", path))?;
+    rustix::process::chroot(".").map_err(Error::path("chroot", path))
+}
+
+/// As in runc, a working directory that is not there is made.
+fn make_cwd(plan: &Init) -> Result<()> {
+    let cwd = plan.process.cwd.as_str();
+    if cwd == "/" {
+        return Ok(());
+    }
+    let root = rustix::fs::openat(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let tree = Tree::new(root.map_err(Error::path("open", "/"))?);
+    match tree.make_directory(cwd) {
+        // A read-only file system: chdir will tell.
+        Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
+        result => result.map(drop).map_err(Error::path("mkdir", cwd)),
+    }
+}
+
+fn state<'a>(plan: &'a Init, status: &'a str, pid: i32) -> hooks::State<'a> {
+    hooks::State::new(
+        &plan.id,
+        status,
+        pid,
+        &plan.bundle,
+        plan.annotations.iter().map(|(key, value)| (key, value)),
+    )
+}
+
+fn say(socket: &OwnedFd, message: &ToRuntime) -> Result<()> {
+    channel::send(socket.as_fd(), message, &[]).map_err(Error::sys("report to the runtime"))
+}
+
+/// Waits for `hearth start`. Its connection replaces the runtime's, which is gone: a failure of the exec goes
+/// there, and its silent end means success.
+fn wait_for_start(listener: &OwnedFd, report: &mut OwnedFd) -> Result<i32, Failure> {
+    loop {
+        let accepted = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+            accepted => step("14 start", accepted.map_err(Error::sys("accept")))?,
+        };
+        // Someone who only asks whether we still wait connects and hangs up.
+        if let Ok(Some((channel::ToInit::Go { pid }, _))) = channel::receive(accepted.as_fd()) {
+            *report = accepted;
+            return Ok(pid);
+        }
+    }
+}

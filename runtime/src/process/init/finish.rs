@@ -1,0 +1,162 @@
+//! The last steps, the same for a container's first process and for one that joins: rights, then the program.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, FileType, Mode};
+
+use super::{Failure, step};
+use crate::bundle::process::Process;
+use crate::isolate::terminal::Pty;
+use crate::isolate::{rights, seccomp, terminal};
+use crate::sys::{self, clone::Exec};
+use crate::{Error, Result};
+
+/// Found and looked at while it can still be told why it will not run.
+#[derive(Debug)]
+pub(super) struct Program {
+    path: CString,
+    env: Vec<String>,
+}
+
+/// Everything that can fail before the program is due.
+pub(super) fn prepare(
+    process: &Process,
+    personality: Option<u64>,
+    filter: Option<&seccomp::Program>,
+    pty: Option<&Pty>,
+) -> Result<Program, Failure> {
+    if let Some(pty) = pty {
+        step("13 terminal", terminal::take(&pty.peer))?;
+    }
+    step("13 rights", scheduling(process, personality))?;
+    if process.uid != 0 {
+        step("13 rights", terminal::own_stdio(process.uid))?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    if process.no_new_privileges {
+        step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
+    } else if let Some(filter) = filter {
+        // Without no_new_privs the load needs CAP_SYS_ADMIN, which is about to go.
+        step("13 seccomp", load_filter(filter))?;
+    }
+    // Once with root's rights, for a directory that only root may enter, once with the user's own.
+    let as_root = rustix::process::chdir(process.cwd.as_str());
+    step("13 rights", rights::become_user(process, true))?;
+    if as_root.is_err() {
+        let call = Error::path("chdir to cwd", &process.cwd);
+        step("13 cwd", rustix::process::chdir(process.cwd.as_str()).map_err(call))?;
+    }
+    step("13 cwd", inside_root())?;
+    step("13 program", program(process))
+}
+
+fn scheduling(process: &Process, personality: Option<u64>) -> Result<()> {
+    rights::set_limits(&process.rlimits)?;
+    rights::set_scheduling(process.scheduler.as_ref(), process.io_priority)?;
+    personality
+        .map_or(Ok(()), |persona| sys::process::set_personality(persona).map_err(Error::sys("personality")))
+}
+
+/// A working directory outside the root, which the kernel tells by "(unreachable)" (CVE-2024-21626).
+fn inside_root() -> Result<()> {
+    let cwd = rustix::process::getcwd(Vec::new()).map_err(Error::sys("getcwd"))?;
+    if cwd.as_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Error::invalid("process.cwd", cwd.to_string_lossy(), "a directory inside the container's root"))
+}
+
+fn program(process: &Process) -> Result<Program> {
+    let mut env = process.env.clone();
+    let has_home = env.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
+    if !has_home {
+        env.retain(|entry| !entry.starts_with("HOME="));
+        env.push(format!("HOME={}", home(process.uid)));
+    }
+    let name = process.args.first().map(String::as_str).unwrap_or_default();
+    let path = if name.contains('/') { check(name, Path::new(name))? } else { search(name, &env)? };
+    let path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::Program { program: name.to_owned(), reason: "a NUL byte in its name".into() })?;
+    Ok(Program { path, env })
+}
+
+fn search(name: &str, env: &[String]) -> Result<PathBuf> {
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let mut refused = None;
+    for directory in path.split(':').map(|directory| if directory.is_empty() { "." } else { directory }) {
+        let candidate = Path::new(directory).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(rustix::io::Errno::ACCESS) => refused = Some("permission denied"),
+            Err(_) => {}
+        }
+    }
+    let reason = refused.unwrap_or("executable file not found in $PATH").into();
+    Err(Error::Program { program: name.to_owned(), reason })
+}
+
+fn check(name: &str, path: &Path) -> Result<PathBuf> {
+    match executable(path) {
+        Ok(()) => Ok(path.to_owned()),
+        Err(errno) => {
+            let reason = match errno {
+                rustix::io::Errno::ACCESS => "permission denied".to_owned(),
+                rustix::io::Errno::ISDIR => "is a directory".to_owned(),
+                errno => format!("stat {name}: {}", crate::error::describe(&std::io::Error::from(errno))),
+            };
+            Err(Error::Program { program: name.to_owned(), reason })
+        }
+    }
+}
+
+fn executable(path: &Path) -> rustix::io::Result<()> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(rustix::io::Errno::ISDIR);
+    }
+    rustix::fs::access(path, Access::EXEC_OK)
+}
+
+/// As in runc: the user's home by the container's own /etc/passwd, else the root.
+fn home(uid: u32) -> String {
+    const LIMIT: u64 = 1 << 20;
+    let text = std::fs::File::open("/etc/passwd").and_then(|file| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, LIMIT), &mut text).map(|_| text)
+    });
+    let text = text.unwrap_or_default();
+    let home = text.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2).unwrap_or("/").to_owned())
+    });
+    home.filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".into())
+}
+
+fn load_filter(filter: &seccomp::Program) -> Result<()> {
+    filter.load().map(drop)
+}
+
+/// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
+pub(super) fn execute(
+    process: &Process,
+    filter: Option<&seccomp::Program>,
+    program: Program,
+) -> Result<Infallible, Failure> {
+    let c_strings =
+        |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
+    let nul = |_| ("16 exec", Error::invalid("process.args and process.env", "a NUL byte", "none"));
+    let (argv, envp) = (c_strings(&process.args).map_err(nul)?, c_strings(&program.env).map_err(nul)?);
+    let exec = Exec::new(&argv, &envp);
+    step("16 exec", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
+    if process.no_new_privileges
+        && let Some(filter) = filter
+    {
+        step("16 seccomp", load_filter(filter))?;
+    }
+    let Err(error) = exec.execute(&program.path);
+    let reason = crate::error::describe(&error);
+    Err(("16 exec", Error::Program { program: process.args[0].clone(), reason }))
+}

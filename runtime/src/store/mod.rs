@@ -1,0 +1,236 @@
+//! All that is on disk about containers: `ROOT/ID/state.json`, `ROOT/ID/config.json` and, until it is started,
+//! `ROOT/ID/start.sock`.
+//!
+//! A container's directory appears under its name by one rename, with its lock held: a directory whose lock is free
+//! has no creator any more. State is replaced by rename; nothing is synced, for /run does not survive a crash.
+
+pub mod record;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::bundle::validate;
+use crate::{Error, Result};
+use record::Record;
+
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+pub const START_SOCKET: &str = "start.sock";
+/// Directory of the container's NOTIFY_SOCKET.
+pub const NOTIFY: &str = "notify";
+
+/// How long a command waits for another one that is changing the same container.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The directory of all containers (`--root`).
+#[derive(Debug, Clone)]
+pub struct Root {
+    path: PathBuf,
+}
+
+/// The directory of one container.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Root {
+    pub fn new(path: &Path) -> Result<Self> {
+        Ok(Self { path: std::path::absolute(path).map_err(Error::path("resolve --root", path))? })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The ids of all containers, sorted.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::path("read", &self.path))?,
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut ids: Vec<_> = names.filter(|name| validate::id(name).is_ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    pub fn open(&self, id: &str) -> Result<Dir> {
+        validate::id(id)?;
+        let path = self.path.join(id);
+        match directory(CWD, &path) {
+            Ok(fd) => Ok(Dir { path, fd }),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Err(Error::NoContainer { id: id.to_owned() }),
+            Err(errno) => Err(Error::path("open", &path)(errno)),
+        }
+    }
+
+    /// Makes the directory of a new container, locked. None where the id is taken.
+    pub fn reserve(&self, id: &str) -> Result<Option<Dir>> {
+        validate::id(id)?;
+        let path = self.path.join(id);
+        let draft = self.path.join(format!(".new-{id}"));
+        let fail = |call| Error::path(call, &path);
+        let mode = Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdir(&draft, mode) {
+            Err(Errno::NOENT) => {
+                fs::create_dir_all(&self.path).map_err(Error::path("mkdir", &self.path))?;
+                rustix::fs::mkdir(&draft, mode).map_err(fail("mkdir"))?;
+            }
+            // A creator that died at this very point, or one that is at it now: the lock tells.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(fail("mkdir")(errno)),
+        }
+        let fd = directory(CWD, &draft).map_err(fail("open"))?;
+        if !try_lock(fd.as_fd()).map_err(fail("lock"))? {
+            return Ok(None);
+        }
+        match rustix::fs::renameat_with(CWD, &draft, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(Some(Dir { path, fd })),
+            Err(errno) => {
+                let _ = rustix::fs::rmdir(&draft);
+                if errno == Errno::EXIST { Ok(None) } else { Err(fail("make")(errno)) }
+            }
+        }
+    }
+}
+
+impl Dir {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn id(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Waits until no other command changes this container. The lock ends with the process.
+    pub fn lock(&self) -> Result<()> {
+        const STEP: Duration = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        while !try_lock(self.fd.as_fd()).map_err(Error::path("lock", &self.path))? {
+            if waited >= PATIENCE {
+                let busy =
+                    io::Error::new(io::ErrorKind::TimedOut, "another command is changing this container");
+                return Err(Error::path("lock", &self.path)(busy));
+            }
+            std::thread::sleep(STEP);
+            waited += STEP;
+        }
+        Ok(())
+    }
+
+    /// Whether a living process holds the lock.
+    pub fn is_busy(&self) -> Result<bool> {
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                let unlocked = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+                unlocked.map(|()| false).map_err(Error::path("unlock", &self.path))
+            }
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(Error::path("lock", &self.path)(errno)),
+        }
+    }
+
+    /// None where its creator died before it wrote one.
+    pub fn read(&self) -> Result<Option<Record>> {
+        match self.read_file(STATE) {
+            Ok(text) => Record::parse(&text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::path("read", self.path.join(STATE))(error)),
+        }
+    }
+
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(|source| Error::Json { what: STATE.into(), source })?;
+        self.replace(STATE, &text)
+    }
+
+    /// config.json as it was when the container was created.
+    pub fn read_config(&self) -> Result<Vec<u8>> {
+        self.read_file(CONFIG).map_err(Error::path("read", self.path.join(CONFIG)))
+    }
+
+    pub fn write_config(&self, text: &[u8]) -> Result<()> {
+        self.replace(CONFIG, text)
+    }
+
+    /// Removes the directory and what Hearth puts there.
+    pub fn remove(&self) -> Result<()> {
+        for name in [START_SOCKET, CONFIG, STATE, ".state.json", ".config.json", NOTIFY] {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => {
+                    fs::remove_dir_all(self.path.join(name)).map_err(Error::path("remove", &self.path))?
+                }
+                Err(errno) => return Err(Error::path("remove", self.path.join(name))(errno)),
+            }
+        }
+        match rustix::fs::rmdir(&self.path) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::path("rmdir", &self.path)(errno)),
+        }
+    }
+
+    /// The start socket by a path that fits into a sockaddr_un.
+    pub fn start_socket(&self) -> PathBuf {
+        self.short(START_SOCKET)
+    }
+
+    pub fn notify_socket(&self, name: &str) -> PathBuf {
+        self.short(&format!("{NOTIFY}/{name}"))
+    }
+
+    fn short(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+    }
+
+    pub fn has_start_socket(&self) -> bool {
+        rustix::fs::statat(&self.fd, START_SOCKET, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    pub fn remove_start_socket(&self) {
+        // Already gone is as good.
+        let _ = rustix::fs::unlinkat(&self.fd, START_SOCKET, AtFlags::empty());
+    }
+
+    fn read_file(&self, name: &str) -> io::Result<Vec<u8>> {
+        use std::io::Read;
+        const LIMIT: u64 = 64 << 20;
+        let file = rustix::fs::openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut text = Vec::new();
+        fs::File::from(file).take(LIMIT).read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let fail = |call| Error::path(call, self.path.join(name));
+        let draft = format!(".{name}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, &draft, flags, Mode::from_raw_mode(0o600))
+            .map_err(fail("create"))?;
+        io::Write::write_all(&mut fs::File::from(file), text)
+            .map_err(Error::path("write", self.path.join(name)))?;
+        rustix::fs::renameat(&self.fd, &draft, &self.fd, name).map_err(fail("rename"))
+    }
+}
+
+fn directory(at: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, path, flags, Mode::empty())
+}
+
+fn try_lock(fd: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

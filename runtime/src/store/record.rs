@@ -1,0 +1,101 @@
+//! state.json: what later commands must know of a container. Versioned; a reader of a newer version refuses it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::isolate::cgroup::Placement;
+use crate::{Error, Result};
+
+pub const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub version: u32,
+    pub id: String,
+    /// None while the container is being created.
+    pub process: Option<Process>,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339.
+    pub created: String,
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    pub cgroups: Placement,
+    /// Namespaces (CLONE_NEW*) that are the container's own: what `exec` enters.
+    pub namespaces: u64,
+}
+
+/// A process, safe from the reuse of its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat, clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Record {
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let json = |source| Error::Json { what: "state.json".into(), source };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let version = serde_json::from_slice::<Versioned>(text).map_err(json)?.version;
+        if version > VERSION {
+            let expected = format!("at most {VERSION}: the container was made by a newer hearth");
+            return Err(Error::invalid("state.json version", version.to_string(), expected));
+        }
+        serde_json::from_slice(text).map_err(json)
+    }
+}
+
+impl Process {
+    pub fn of(pid: Pid) -> Result<Self> {
+        let number = pid.as_raw_nonzero().get();
+        let (start_time, _) = stat(number).ok_or(Error::InitGone)?;
+        Ok(Self { pid: number, start_time })
+    }
+
+    /// A descriptor of the process, if it is still the one that was recorded, and no zombie.
+    pub fn open(&self) -> Option<rustix::fd::OwnedFd> {
+        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        self.is_alive().then_some(pidfd)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|(start, state)| start == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// Start time and state from /proc/PID/stat. The name of the process, in parentheses, may contain anything.
+fn stat(pid: i32) -> Option<(u64, char)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_its_pid_with_another_start_is_not() {
+        let me = Process::of(rustix::process::getpid()).unwrap();
+        assert!(me.is_alive());
+        assert!(!Process { start_time: me.start_time + 1, ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_newer_version_is_refused() {
+        let error = Record::parse(br#"{"version": 99}"#).unwrap_err().to_string();
+        assert!(error.contains("newer hearth"), "{error}");
+    }
+}

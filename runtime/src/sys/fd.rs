@@ -1,0 +1,50 @@
+//! Descriptors: inherited ones, and whole ranges of them.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::check;
+
+/// Marks every descriptor from `first` upwards close-on-exec (close_range(2), Linux 5.11).
+pub fn cloexec_from(first: u32) -> io::Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor from `first` upwards. The caller must own none of them any more: this is for a process
+/// that is about to become something else.
+pub fn close_from(first: u32) -> io::Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: no memory is passed. With flags 0 it is documented that no owner of such a descriptor lives on.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Takes over a descriptor that was inherited under a number that the caller knows. None where it is not open.
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD only asks whether the descriptor is open.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and inherited descriptors have no other owner in this process: each number is asked
+    // for once, at start.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A descriptor of the standard three, or one that is known to stay open for `'static`.
+pub fn standard(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: 0, 1 and 2 are open for the whole life of the process: `main` makes sure of it at start.
+    unsafe { BorrowedFd::borrow_raw(number.clamp(0, 2)) }
+}
+
+/// Lets descriptor `number` survive the next exec. Async-signal-safe.
+pub fn keep_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: F_SETFD passes no memory.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into()).map(drop)
+}
+
+/// Undoes [`keep_on_exec`].
+pub fn keep_cloexec(fd: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
+}

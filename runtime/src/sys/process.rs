@@ -1,0 +1,86 @@
+//! What a process says about itself before it becomes the user's program.
+
+use std::io;
+
+use super::check;
+
+/// Resets every signal disposition and unblocks every signal. Parents written in Go or run under nohup leave
+/// signals ignored, and exec keeps that.
+pub fn reset_signals() -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid sigaction: SIG_DFL, no flags, an empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=libc::SIGRTMAX() {
+        // glibc keeps 32 and 33 for itself and refuses them, the kernel refuses KILL and STOP: all four are at
+        // their default already.
+        // SAFETY: `default` is a valid sigaction that outlives the call.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+    // SAFETY: all-zero bytes are the empty signal set.
+    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `empty` outlives the call; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) }.into())
+        .map(drop)
+}
+
+/// setgroups(2), setresgid(2), setresuid(2) of this (single-threaded) process by the raw calls: glibc's wrappers
+/// signal every thread.
+pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: the pointer and the length describe `groups`; gid_t is u32.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// personality(2).
+pub fn set_personality(persona: u64) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
+}
+
+/// ioprio_set(2) of this process: class in the upper bits, level in the lower.
+pub fn set_io_priority(value: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// struct sched_attr, its first version.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) of this process.
+pub fn set_scheduler(mut attr: SchedAttr) -> io::Result<()> {
+    attr.size = u32::try_from(size_of::<SchedAttr>()).unwrap_or(0);
+    // SAFETY: `attr` is a sched_attr whose size field is right, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) }).map(drop)
+}
+
+/// set_mempolicy(2) of this process; `nodes` is the mask of NUMA nodes.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    let bits = nodes.len() * 64;
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: `mask` is null or describes `bits` bits; the kernel reads one bit less than `maxnode`.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, if bits == 0 { 0 } else { bits + 1 }) })
+        .map(drop)
+}
+
+/// Makes this process session leader and gives it the terminal on `fd` (TIOCSCTTY).
+pub fn set_controlling_terminal(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: TIOCSCTTY takes an integer argument.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY as _, 0) }.into()).map(drop)
+}
