@@ -6,7 +6,6 @@
 //! upper bounds), the rule with fewer conditions first, and only then the place in the profile.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use super::assemble::{Assembler, Jump, Ranges, Target};
 use super::names::Arch;
@@ -35,6 +34,10 @@ pub(super) struct Condition {
 }
 
 impl Condition {
+    pub(super) fn equal(argument: u8, value: u64) -> Self {
+        Self { argument, operator: Operator::Equal, mask: None, value }
+    }
+
     /// The condition as an architecture with 32-bit arguments sees it.
     pub(super) fn narrowed(self) -> Self {
         let low = u64::from(u32::MAX);
@@ -65,7 +68,7 @@ pub(super) struct Rule {
     /// `SECCOMP_RET_*` with its data.
     pub(super) answer: u32,
     /// Its place in the profile.
-    pub(super) place: u32,
+    pub(super) place: usize,
 }
 
 impl PartialEq for Rule {
@@ -87,34 +90,32 @@ impl Rule {
 /// Two rules that ask for different answers in the same case, as their places in the profile.
 #[derive(Debug)]
 pub(super) struct Contradiction {
-    pub(super) earlier: u32,
-    pub(super) later: u32,
+    pub(super) earlier: usize,
+    pub(super) later: usize,
 }
 
-/// Puts the rules of one call into the order in which they are tried and drops those that can't be reached.
-pub(super) fn order(rules: &mut Vec<Rule>) -> Result<(), Contradiction> {
-    if rules.len() < 2 {
-        return Ok(());
-    }
-    rules.sort_by_key(|rule| rule.place);
-    let mut ranks = Ranks::default();
-    let mut keyed: Vec<_> = rules.drain(..).map(|rule| (ranks.key(&rule.conditions), rule)).collect();
+/// The rules of one call, given in the profile's order, in the order in which they are tried; without those that
+/// can't be reached.
+pub(super) fn order(rules: &[Rule], arch: Arch) -> Result<Vec<Rule>, Contradiction> {
+    let mut ranks = Ranks { wide: arch.wide(), seen: Vec::new() };
+    let mut keyed: Vec<_> = rules.iter().map(|rule| (ranks.key(&rule.conditions), rule)).collect();
     keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut ordered: Vec<Rule> = Vec::with_capacity(rules.len());
     for (_, rule) in keyed {
         // What starts with all conditions of a rule stands right behind it, and can never be reached.
-        match rules.last().filter(|last| rule.conditions.starts_with(&last.conditions)) {
+        match ordered.last().filter(|last| rule.conditions.starts_with(&last.conditions)) {
             Some(last)
-                if contradict(last, &rule)
-                    && !rules.iter().any(|other| other.makes_needless(&rule, last)) =>
+                if contradict(last, rule)
+                    && !ordered.iter().any(|other| other.makes_needless(rule, last)) =>
             {
                 let (earlier, later) = (last.place.min(rule.place), last.place.max(rule.place));
                 return Err(Contradiction { earlier, later });
             }
             Some(_) => {}
-            None => rules.push(rule),
+            None => ordered.push(rule.clone()),
         }
     }
-    Ok(())
+    Ok(ordered)
 }
 
 /// Whether the narrower of two rules is lost although it came first, or both are the same but for the answer.
@@ -122,10 +123,14 @@ fn contradict(broad: &Rule, narrow: &Rule) -> bool {
     broad.answer != narrow.answer && (narrow.place < broad.place || narrow.conditions == broad.conditions)
 }
 
-/// Remembers when a comparison of a word was first seen: libseccomp keeps equal comparisons together.
-#[derive(Debug, Default)]
-struct Ranks(HashMap<(u8, bool, bool, Option<u64>, u64), usize>);
+/// Remembers in which order comparisons of a word were first seen: libseccomp keeps equal comparisons together.
+#[derive(Debug)]
+struct Ranks {
+    wide: bool,
+    seen: Vec<Comparison>,
+}
 
+type Comparison = (u8, bool, bool, Option<u64>, u64);
 type Key = (Reverse<u8>, u8, u64, usize, u64, usize);
 
 impl Ranks {
@@ -142,15 +147,20 @@ impl Ranks {
             Greater | GreaterEqual => 2,
         };
         let (equality, strict) = (class == 0, matches!(c.operator, Greater | LessEqual));
-        let first = self.first((c.argument, equality, false, c.mask.map(|mask| mask >> 32), high));
-        let second = self.first((c.argument, equality, strict, c.mask, c.value));
+        let first = match self.wide {
+            true => self.rank((c.argument, equality, false, c.mask.map(|mask| mask >> 32), high)),
+            false => 0,
+        };
+        let second = self.rank((c.argument, equality, strict, c.mask, c.value));
         let towards = |word: u64| if class == 1 { word } else { u64::MAX - word };
         (Reverse(c.argument), class, towards(high), first, towards(low), second)
     }
 
-    fn first(&mut self, comparison: (u8, bool, bool, Option<u64>, u64)) -> usize {
-        let next = self.0.len();
-        *self.0.entry(comparison).or_insert(next)
+    fn rank(&mut self, comparison: Comparison) -> usize {
+        self.seen.iter().position(|seen| *seen == comparison).unwrap_or_else(|| {
+            self.seen.push(comparison);
+            self.seen.len() - 1
+        })
     }
 }
 
@@ -255,7 +265,7 @@ impl Words<'_> {
     }
 }
 
-fn halves(value: u64) -> (u32, u32) {
+pub(super) fn halves(value: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
     (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }

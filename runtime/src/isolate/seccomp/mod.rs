@@ -30,7 +30,7 @@ use std::os::fd::OwnedFd;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action};
 use serde::{Deserialize, Serialize};
 
-use self::arguments::{Condition, Operator, Rule};
+use self::arguments::{Condition, Rule};
 use self::assemble::{Assembler, Jump, Ranges, Target};
 use self::names::{Arch, Call, X32_BIT};
 use self::profile::Entry;
@@ -217,10 +217,10 @@ impl Compiler<'_> {
     /// What each call with a rule of its own leads to, by ascending number.
     fn targets(&mut self, arch: Arch) -> Result<Vec<(u32, Target)>> {
         let mut hits = self.hits(arch);
-        hits.sort_unstable_by_key(|hit| (hit.number, hit.place));
+        hits.sort_unstable();
         let mut targets = Vec::with_capacity(hits.len());
-        for same in hits.chunk_by(|a, b| a.number == b.number) {
-            targets.push((same[0].number, self.target(same, arch)?));
+        for same in hits.chunk_by(|a, b| a.number() == b.number()) {
+            targets.push((same[0].number(), self.target(same, arch)?));
         }
         Ok(targets)
     }
@@ -231,18 +231,9 @@ impl Compiler<'_> {
             if Target::Return(entry.answer) == self.default {
                 continue;
             }
-            if let Some(number) = arch.number(entry.call) {
-                hits.push(Hit { number, place, selector: None });
-            }
-            if !arch.multiplexes() {
-                continue;
-            }
-            if let Some((carrier, selector)) = entry.call.multiplexed() {
-                hits.extend(arch.number(carrier).map(|number| Hit {
-                    number,
-                    place,
-                    selector: Some(selector),
-                }));
+            hits.extend(arch.number(entry.call).map(|number| Hit::new(number, place)));
+            if let Some((carrier, _)) = entry.call.multiplexed().filter(|_| arch.multiplexes()) {
+                hits.push(Hit::new(carrier, place));
             }
         }
         hits
@@ -252,47 +243,58 @@ impl Compiler<'_> {
     fn target(&mut self, hits: &[Hit], arch: Arch) -> Result<Target> {
         let mut rules = Vec::new();
         for hit in hits {
-            let rule = self.rule(hit, arch);
+            let rule = self.rule(*hit, arch);
             if rule.conditions.is_empty() {
                 return Ok(Target::Return(rule.answer));
             }
             rules.push(rule);
         }
-        arguments::order(&mut rules).map_err(|found| {
-            let index = |place| usize::try_from(place).map_or(0, |place: usize| self.entries[place].index);
-            let field = format!("linux.seccomp.syscalls[{}]", index(found.later));
-            Error::invalid(
-                field,
-                "another action for the same call and args",
-                format!("that of syscalls[{}]", index(found.earlier)),
-            )
-        })?;
-        if let Some((_, _, target)) =
-            self.shared.iter().find(|(wide, known, _)| *wide == arch.wide() && *known == rules)
-        {
+        let same = |(wide, known, _): &&(bool, Vec<Rule>, Target)| *wide == arch.wide() && *known == rules;
+        if let Some((_, _, target)) = self.shared.iter().find(same) {
             return Ok(*target);
         }
-        let target = arguments::assemble(&rules, arch, self.default, &mut self.code);
+        let ordered = arguments::order(&rules, arch).map_err(|found| {
+            let index = |place: usize| self.entries[place].index;
+            let field = format!("linux.seccomp.syscalls[{}]", index(found.later));
+            let expected = format!("that of syscalls[{}]", index(found.earlier));
+            Error::invalid(field, "another action for the same call and args", expected)
+        })?;
+        let target = arguments::assemble(&ordered, arch, self.default, &mut self.code);
         self.shared.push((arch.wide(), rules, target));
         Ok(target)
     }
 
-    fn rule(&self, hit: &Hit, arch: Arch) -> Rule {
-        let entry = self.entries[usize::try_from(hit.place).unwrap_or(usize::MAX)];
-        let own = entry.conditions.iter().filter(|c| hit.selector.is_none() || c.argument != 0);
+    fn rule(&self, hit: Hit, arch: Arch) -> Rule {
+        let entry = self.entries[hit.place()];
+        // Reached through a multiplexed call, the first argument says which call is meant.
+        let carrier =
+            entry.call.multiplexed().filter(|(carrier, _)| arch.multiplexes() && *carrier == hit.number());
+        let selector = carrier.map(|(_, selector)| Condition::equal(0, selector));
+        let own = entry.conditions.iter().filter(|c| selector.is_none() || c.argument != 0);
         let own = own.map(|c| if arch.wide() { *c } else { c.narrowed() }).filter(|c| !c.always_holds());
-        let selector =
-            hit.selector.map(|value| Condition { argument: 0, operator: Operator::Equal, mask: None, value });
-        Rule { conditions: selector.into_iter().chain(own).collect(), answer: entry.answer, place: hit.place }
+        Rule {
+            conditions: selector.into_iter().chain(own).collect(),
+            answer: entry.answer,
+            place: hit.place(),
+        }
     }
 }
 
-/// A rule that applies to a call of one architecture.
-#[derive(Clone, Copy, Debug)]
-struct Hit {
-    number: u32,
-    /// The index of its entry: the order of the profile.
-    place: u32,
-    /// The first argument that selects the call where one call carries many.
-    selector: Option<u64>,
+/// An entry that applies to a call of one architecture. In order of the calls' numbers, then of the profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Hit(u64);
+
+impl Hit {
+    fn new(number: u32, place: u32) -> Self {
+        Self(u64::from(number) << 32 | u64::from(place))
+    }
+
+    fn number(self) -> u32 {
+        arguments::halves(self.0).0
+    }
+
+    /// The index of the entry.
+    fn place(self) -> usize {
+        usize::try_from(arguments::halves(self.0).1).unwrap_or(usize::MAX)
+    }
 }

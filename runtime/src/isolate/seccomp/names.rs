@@ -3,7 +3,7 @@
 //! The names lie in one string without gaps and the numbers in one array a call, both made from `table` while
 //! compiling: no pointer in them, so a position-independent binary has nothing to relocate when it starts.
 
-use super::table::{NONE, ROWS};
+use super::table::{COLUMNS, NONE, ROWS};
 
 /// What the kernel may hand to a filter, as seccomp tells them apart; the order is that of `table`'s columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,51 +109,14 @@ impl Call {
     }
 
     /// The call that carries this one where `Arch::multiplexes`, and the first argument that selects it there.
-    pub(super) fn multiplexed(self) -> Option<(Self, u64)> {
-        const SOCKET: [&str; 20] = [
-            "socket",
-            "bind",
-            "connect",
-            "listen",
-            "accept",
-            "getsockname",
-            "getpeername",
-            "socketpair",
-            "send",
-            "recv",
-            "sendto",
-            "recvfrom",
-            "shutdown",
-            "setsockopt",
-            "getsockopt",
-            "sendmsg",
-            "recvmsg",
-            "accept4",
-            "recvmmsg",
-            "sendmmsg",
-        ];
-        const IPC: [(&str, u64); 12] = [
-            ("semop", 1),
-            ("semget", 2),
-            ("semctl", 3),
-            ("semtimedop", 4),
-            ("msgsnd", 11),
-            ("msgrcv", 12),
-            ("msgget", 13),
-            ("msgctl", 14),
-            ("shmat", 21),
-            ("shmdt", 22),
-            ("shmget", 23),
-            ("shmctl", 24),
-        ];
-        let name = self.name();
-        if let Some((_, selector)) =
-            (1..).zip(SOCKET).map(|(n, s)| (s, n)).find(|(s, _)| s.as_bytes() == name)
-        {
-            return Some((Self::named("socketcall")?, selector));
+    pub(super) fn multiplexed(self) -> Option<(u32, u64)> {
+        const SOCKETCALL: u32 = 102;
+        const IPC: u32 = 117;
+        match NUMBERS[usize::from(self.0)][COLUMNS - 1] {
+            n @ 101..=120 => Some((SOCKETCALL, u64::from(n - 100))),
+            n @ 201..=224 => Some((IPC, u64::from(n - 200))),
+            _ => None,
         }
-        let (_, selector) = IPC.into_iter().find(|(s, _)| s.as_bytes() == name)?;
-        Some((Self::named("ipc")?, selector))
     }
 }
 
@@ -204,8 +167,8 @@ static STARTS: [u16; ROWS.len() + 1] = {
     starts
 };
 
-static NUMBERS: [[u16; 8]; ROWS.len()] = {
-    let mut numbers = [[NONE; 8]; ROWS.len()];
+static NUMBERS: [[u16; COLUMNS]; ROWS.len()] = {
+    let mut numbers = [[NONE; COLUMNS]; ROWS.len()];
     let mut row = 0;
     while row < ROWS.len() {
         numbers[row] = ROWS[row].1;

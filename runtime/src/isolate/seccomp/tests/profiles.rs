@@ -57,8 +57,14 @@ pub(super) const NAMES: &[&str] = &[
     "no_such_call",
 ];
 
-pub(super) const ARCHES: &[Arch] =
-    &[Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32, Arch::ScmpArchAarch64, Arch::ScmpArchMips];
+pub(super) const ARCHES: &[Arch] = &[
+    Arch::ScmpArchX86_64,
+    Arch::ScmpArchX86,
+    Arch::ScmpArchX32,
+    Arch::ScmpArchAarch64,
+    Arch::ScmpArchArm,
+    Arch::ScmpArchMips,
+];
 
 const OPERATORS: &[Operator] = &[
     Operator::ScmpCmpNe,
@@ -150,20 +156,36 @@ pub(super) fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
     profile(prop::collection::vec(rule(action(), args, 6), 0..12))
 }
 
-/// A call; half of them of a kind and number that profiles mention.
+/// A call, most of them of a kind and number that profiles mention.
 pub(super) fn call() -> impl Strategy<Value = Data> {
-    let arch =
-        select(&[0xc000_003e, 0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0x8000_0016, 7_u32][..]);
-    let near =
-        (0..500_u32, select(&[0, 0, 0, 1 << 30, 1 << 31, 3 << 30][..])).prop_map(|(nr, mark)| nr | mark);
-    let named =
-        (select(NAMES), 0..3_u32, select(&[0, 0, 0, 1 << 30][..])).prop_map(|(name, column, mark)| {
-            super::reading::number(name, column as usize).map_or(u32::MAX, |nr| nr | mark)
-        });
-    let nr =
-        prop_oneof![4 => named, 2 => near, 1 => select(&[0, 0xf_0002, 1 << 30, (1 << 30) - 1, u32::MAX][..])];
-    let args = prop::array::uniform6(
-        prop_oneof![3 => value(), 1 => (value(), 0..2_u64).prop_map(|(v, d)| v.wrapping_add(d))],
-    );
-    (nr, arch, args).prop_map(|(nr, arch, args)| Data { nr, arch, args })
+    const AUDIT: &[u32] = &[
+        0xc000_003e,
+        0xc000_003e,
+        0xc000_003e,
+        0x4000_0003,
+        0xc000_00b7,
+        0x4000_0028,
+        0xc000_00f3,
+        0xc000_0015,
+        0x8000_0016,
+    ];
+    let marks = select(&[0, 0, 0, 1 << 30, 1 << 31, 3 << 30][..]);
+    let number = |name, column| match super::reading::number(name, column) {
+        Some(private) if private & 0x8000 != 0 => 0xf_0000 | private & 0x7fff,
+        Some(number) if column == 2 => number | 1 << 30,
+        number => number.unwrap_or(102),
+    };
+    let named = (select(NAMES), 0..AUDIT.len()).prop_map(move |(name, at)| {
+        let column = [0, 0, 2, 1, 3, 4, 5, 6, 7][at];
+        (number(name, column), AUDIT[at])
+    });
+    let near = (0..500_u32, marks).prop_map(|(nr, mark)| nr | mark);
+    let odd = select(&[0, 102, 117, 0xf_0002, 1 << 30, (1 << 30) - 1, u32::MAX][..]);
+    let other = (prop_oneof![near, odd], prop_oneof![4 => select(AUDIT), 1 => any::<u32>()]);
+    let value = prop_oneof![3 => value(), 1 => value().prop_map(|value| value.wrapping_add(1))];
+    (prop_oneof![3 => named, 1 => other], prop::array::uniform6(value)).prop_map(|((nr, arch), args)| Data {
+        nr,
+        arch,
+        args,
+    })
 }

@@ -99,8 +99,6 @@ pub(super) fn answers(profile: &LinuxSeccomp, data: &Data) -> Option<Vec<u32>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     #[test]
     fn a_profile_answers_as_it_reads(
         profile in profiles::any_profile(),
