@@ -29,6 +29,7 @@ mod limits;
 mod oom;
 mod placement;
 mod processes;
+mod stats;
 mod tree;
 
 #[cfg(test)]
@@ -37,4 +38,6 @@ mod tests;
 pub use create::Leaf;
 pub use devices::{Access, DeviceRule, Devices, Kind, rules as device_rules};
 pub use host::{Host, Mode};
+pub use oom::{OomNews, OomWatch};
 pub use placement::{Joins, Placement};
+pub use stats::Stats;

@@ -141,6 +141,12 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+fn has_news(watch: &OomWatch, seconds: i64) -> bool {
+    let mut poll = [rustix::event::PollFd::new(watch, rustix::event::PollFlags::IN)];
+    let time = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&time)).unwrap() == 1
+}
+
 fn code(output: &Output) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap())
@@ -153,10 +159,17 @@ fn a_memory_limit_kills_and_is_counted() {
     }
     let limits = json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } });
     let (fixture, _leaf) = Fixture::new("", Joins::Limited, limits);
-    assert_eq!(fixture.placement.oom_count().unwrap(), 0);
+    let watch = fixture.placement.watch_oom().unwrap();
+    assert_eq!(watch.news().unwrap(), OomNews { count: 0, is_over: false });
+    assert!(!has_news(&watch, 0));
     let output = fixture.run("exec tail /dev/zero");
     assert_eq!(code(&output), 137, "{output:?}");
-    assert_eq!(fixture.placement.oom_count().unwrap(), 1);
+    assert!(has_news(&watch, 0));
+    assert_eq!(watch.news().unwrap(), OomNews { count: 1, is_over: false });
+    assert!(!has_news(&watch, 0));
+    fixture.placement.destroy().unwrap();
+    assert!(has_news(&watch, 5));
+    assert!(watch.news().unwrap().is_over);
 }
 
 #[test]
@@ -490,4 +503,48 @@ fn a_v2_host_gets_its_controllers_from_the_root_down() {
         assert!(error.contains("memory"), "{error}");
         assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
     });
+}
+
+#[test]
+fn an_oom_watch_of_v2_tells_the_end() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let (fixture, _leaf) = Fixture::new("", Joins::Limited, json!({}));
+    let mut child = fixture.spawn("exec sleep 30");
+    let watch = fixture.placement.watch_oom().unwrap();
+    assert_eq!(watch.news().unwrap(), OomNews { count: 0, is_over: false });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The kernel tells changes with some delay, so an older one may come first.
+    while !watch.news().unwrap().is_over {
+        assert!(has_news(&watch, 5));
+    }
+}
+
+#[test]
+fn statistics_say_what_the_container_uses() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let limits = json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 20 } });
+    let (fixture, _leaf) = Fixture::new("/a", Joins::All, limits.clone());
+    let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exec sleep 30";
+    let mut child = fixture.spawn(busy);
+    wait_until("cpu is used", || fixture.placement.stats().unwrap().cpu.usage.total > 50_000_000);
+    let stats = fixture.placement.stats().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit), (1, 20));
+    assert_eq!(stats.memory.usage.limit, 64 << 20);
+    assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("total_rss"));
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert_eq!((stats.cpu.usage.percpu.len(), stats.cpu.usage.percpu_user.len()), (cpus, cpus));
+    assert_eq!(stats.cpuset.cpus.len(), cpus);
+    let (bare, _leaf) = Fixture::new("", Joins::Limited, json!({}));
+    let mut other = bare.spawn(busy);
+    wait_until("cpu is used", || bare.placement.stats().unwrap().cpu.usage.total > 10_000_000);
+    assert_eq!(bare.placement.stats().unwrap().pids.current, 1);
+    for (fixture, child) in [(&fixture, &mut child), (&bare, &mut other)] {
+        fixture.placement.kill_all(9).unwrap();
+        child.wait().unwrap();
+    }
 }
