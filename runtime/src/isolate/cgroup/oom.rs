@@ -7,7 +7,6 @@ use rustix::event::EventfdFlags;
 use rustix::fs::inotify::{CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::create::write_value;
 use super::files;
 use super::placement::Placement;
 use crate::{Error, Result};
@@ -104,6 +103,9 @@ fn watch_v1(dir: &Path) -> Result<OwnedFd> {
         rustix::fs::Mode::empty(),
     )
     .map_err(Error::path("open", &path))?;
-    write_value(&dir.join("cgroup.event_control"), &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;
+    files::write_value(
+        &dir.join("cgroup.event_control"),
+        &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()),
+    )?;
     Ok(fd)
 }

@@ -243,19 +243,26 @@ fn unified_keys_are_names_of_settings_only() {
 fn what_is_passed_over_is_told() {
     let all = resources(
         json!({ "memory": { "kernel": 5, "kernelTCP": 6, "swappiness": 7, "disableOOMKiller": true },
-        "network": { "classID": 3 } }),
+        "network": { "classID": 3 }, "blockIO": { "leafWeight": 10 } }),
     );
-    let fields = |memory, network| -> Vec<String> {
-        let notes = notes(&all, memory, network);
+    let fields = |is_v2: bool| -> Vec<String> {
+        let notes = notes(&all, |_| is_v2);
         notes
             .iter()
             .map(|note| note.split(':').next().unwrap().trim_start_matches("linux.resources.").to_owned())
             .collect()
     };
-    assert_eq!(fields(false, false), ["memory.kernel", "memory.kernelTCP"]);
+    assert_eq!(fields(false), ["memory.kernel", "memory.kernelTCP"]);
     assert_eq!(
-        fields(true, true),
-        ["memory.kernel", "memory.kernelTCP", "memory.swappiness", "memory.disableOOMKiller", "network"]
+        fields(true),
+        [
+            "memory.kernel",
+            "memory.kernelTCP",
+            "memory.swappiness",
+            "memory.disableOOMKiller",
+            "network",
+            "blockIO leafWeight"
+        ]
     );
 }
 

@@ -114,4 +114,9 @@ fn the_stored_form_stays_readable() {
     let newer = STORED.replace("\"version\":1", "\"version\":2");
     let error = serde_json::from_str::<Placement>(&newer).unwrap_err().to_string();
     assert!(error.contains("version 2: expected 1"), "{error}");
+    for bad in ["", "/", "/a", "../a", "a/../b"] {
+        let record = STORED.replace("\"path\":\"a/id\"", &format!("\"path\":{bad:?}"));
+        let error = serde_json::from_str::<Placement>(&record).unwrap_err().to_string();
+        assert!(error.contains("expected a group below the root"), "{error} for {bad:?}");
+    }
 }
