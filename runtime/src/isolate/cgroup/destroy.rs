@@ -20,7 +20,7 @@ impl Placement {
         // The first failure is told, but every group is tried.
         let mut result = Ok(());
         for group in self.groups() {
-            let removed = remove(group, end);
+            let removed = self.remove(group, end);
             if removed.is_ok() {
                 group.own_parents().take_while(|parent| rustix::fs::rmdir(parent).is_ok()).for_each(drop);
             }
@@ -28,21 +28,23 @@ impl Placement {
         }
         result
     }
-}
 
-fn remove(group: &Group, end: Instant) -> Result<()> {
-    let dir = group.dir();
-    let mut pause = Duration::from_micros(500);
-    loop {
-        match tree::remove(&dir) {
-            Ok(()) => return Ok(()),
-            Err(error) if !is_busy(&error) => return Err(Error::path("rmdir", dir)(error)),
-            Err(_) if Instant::now() >= end => return Err(stuck(&dir)),
-            Err(_) => {}
+    fn remove(&self, group: &Group, end: Instant) -> Result<()> {
+        let dir = group.dir();
+        let mut pause = Duration::from_micros(500);
+        loop {
+            match tree::remove(&dir) {
+                Ok(()) => return Ok(()),
+                Err(error) if !is_busy(&error) => return Err(Error::path("rmdir", dir)(error)),
+                Err(_) if Instant::now() >= end => return Err(stuck(&dir)),
+                Err(_) => {}
+            }
+            // The tracker first: in v1 only the freezer's group can let go of what is frozen.
+            self.kill_all(libc::SIGKILL)?;
+            processes::kill_group(group)?;
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
         }
-        processes::kill_group(group)?;
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 

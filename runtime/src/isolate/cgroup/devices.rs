@@ -151,10 +151,9 @@ fn parse(index: usize, rule: &LinuxDeviceCgroup) -> Result<DeviceRule> {
     };
     let number = |name: &str, value: Option<i64>| match value {
         None | Some(-1) => Ok(None),
-        // The comparison in a filter takes 31 bits; device numbers have 12 and 20.
-        Some(n) => u32::try_from(n).ok().filter(|n| i32::try_from(*n).is_ok()).map(Some).ok_or_else(|| {
-            Error::invalid(field(name), n.to_string(), "a device number, or -1 for every one")
-        }),
+        Some(n) => u32::try_from(n)
+            .map(Some)
+            .map_err(|_| Error::invalid(field(name), n.to_string(), "a device number, or -1 for every one")),
     };
     let text = rule.access().as_deref().unwrap_or_default();
     let mut access = Access::default();

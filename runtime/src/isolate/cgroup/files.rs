@@ -54,6 +54,26 @@ pub(super) fn write_fd(fd: impl AsFd, value: &str) -> io::Result<()> {
     }
 }
 
+pub(super) fn write_value(path: &Path, value: &str) -> Result<()> {
+    write(path, value).map_err(|source| refused(path, value, source))
+}
+
+pub(super) fn refused(path: &Path, value: &str, source: io::Error) -> Error {
+    let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let hint = match (file, source.raw_os_error()) {
+        ("cgroup.subtree_control", Some(libc::EBUSY)) => {
+            ": a group that holds processes cannot limit groups below it"
+        }
+        ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", Some(libc::EBUSY)) => {
+            ": more is in use already"
+        }
+        ("cgroup.subtree_control", Some(libc::EOPNOTSUPP)) => ": the group is threaded, or below one that is",
+        (_, Some(libc::ENOENT)) => ": this kernel or group has no such control",
+        _ => "",
+    };
+    Error::Write { path: path.to_owned(), value: value.to_owned(), hint, source }
+}
+
 /// Reads a control file of `dir`, or nothing where the file or the group is gone.
 pub(super) fn read_if_there(dir: &Path, file: &str) -> Result<Option<String>> {
     let path = dir.join(file);

@@ -15,10 +15,14 @@
 //! Never here: reading what to do from the system again after planning, waiting without a bound, leaving groups
 //! behind after a failure.
 //!
+//! The crate cgroups-rs is not used: it brings an async D-Bus library along, moves processes by pid, has no device
+//! program and no order of writes, and unwraps what it parses.
+//!
 //! The systemd driver, when it comes, is a second way to a `Placement` (from the unit's ControlGroup property) and a
 //! second way to make its groups; limits, devices and all verbs stay as they are. Not here either: RDT, and the
 //! cgroup namespace and mount of a container.
 
+mod apply;
 mod create;
 mod destroy;
 mod devices;
@@ -29,7 +33,10 @@ mod limits;
 mod oom;
 mod placement;
 mod processes;
+mod restrict;
+mod stats;
 mod tree;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -37,4 +44,6 @@ mod tests;
 pub use create::Leaf;
 pub use devices::{Access, DeviceRule, Devices, Kind, rules as device_rules};
 pub use host::{Host, Mode};
+pub use oom::{OomNews, OomWatch};
 pub use placement::{Joins, Placement};
+pub use stats::Stats;

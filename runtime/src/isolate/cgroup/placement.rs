@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::files;
 use super::host::{Hierarchy, Host, Own};
 use super::limits::{self, Controller};
 use crate::isolate::cgroup_view::{Hierarchy as Shown, View};
@@ -36,6 +37,7 @@ pub(super) struct Group {
     pub(super) controllers: Vec<String>,
     pub(super) mount: PathBuf,
     /// Below the mount point.
+    #[serde(deserialize_with = "below_root")]
     pub(super) path: PathBuf,
     /// How many parents of the group were missing when it was planned: they go with it, if empty.
     pub(super) parents: usize,
@@ -50,6 +52,14 @@ impl Group {
 
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
+    }
+
+    /// The container is to be in it from now on.
+    pub(super) fn join(&mut self) {
+        if !self.joined {
+            self.parents = missing_parents(&self.mount, &self.path);
+            self.joined = true;
+        }
     }
 
     /// The parents that come and go with the group, the nearest first.
@@ -77,6 +87,16 @@ fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::E
         return Ok(found);
     }
     Err(serde::de::Error::custom(format!("cgroup placement of version {found}: expected {VERSION}")))
+}
+
+/// Everything in a container's group may be killed, so a record must never name a root.
+fn below_root<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if is_below && path.components().next().is_some() {
+        return Ok(path);
+    }
+    Err(serde::de::Error::custom(format!("cgroup {}: expected a group below the root", path.display())))
 }
 
 impl Placement {
@@ -171,13 +191,24 @@ impl Placement {
         }
     }
 
+    /// Where below the container's v2 group a process of it is, as [`Self::open`] takes it: a container that has
+    /// groups of its own may hold no process in its outermost one.
+    pub fn place_of(&self, pid: i32) -> Result<Option<String>> {
+        let Some(group) = &self.v2 else { return Ok(None) };
+        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = files::read(&path).map_err(Error::path("read", path))?;
+        let place = text.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new);
+        let below = place.and_then(|place| place.strip_prefix(&group.path).ok()).and_then(Path::to_str);
+        Ok(below.filter(|below| !below.is_empty()).map(str::to_owned))
+    }
+
     pub fn is_none(&self) -> bool {
         self.tracker().is_none()
     }
 }
 
 /// Whether the path is absolute, and its names as a relative path.
-fn clean(field: &str, text: &str) -> Result<(bool, PathBuf)> {
+pub(super) fn clean(field: &str, text: &str) -> Result<(bool, PathBuf)> {
     let refuse = |value: String, expected: &str| Err(Error::invalid(field, value, expected));
     if text.len() > MAX_PATH {
         return refuse(format!("{} bytes", text.len()), "at most 3072 bytes");

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 
-use super::create::write_value;
 use super::placement::{Group, Placement};
 use super::{files, tree};
 use crate::sys::kill::kill;
@@ -42,7 +41,7 @@ impl Placement {
     pub fn thaw(&self) -> Result<()> {
         let group = self.freezer()?;
         let (file, value) = if is_v2(group) { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
-        write_value(&group.dir().join(file), value)
+        files::write_value(&group.dir().join(file), value)
     }
 
     /// Whether [`Self::freeze`] was called on this container; a frozen parent does not count.
@@ -105,31 +104,33 @@ pub(super) fn kill_group(group: &Group) -> Result<()> {
             Err(error) => return Err(Error::path("write", dir.join("cgroup.kill"))(error)),
         }
     }
-    let list = || tree::processes(&dir).map_err(Error::path("read processes of", &dir));
+    let freezer = |state: &str| match files::write(&dir.join("freezer.state"), state) {
+        Err(error) if !files::is_gone(&error) => Err(Error::path("write", dir.join("freezer.state"))(error)),
+        _ => Ok(()),
+    };
+    // What is being frozen makes no new processes.
+    if group.has("freezer") {
+        freezer("FROZEN")?;
+    }
     let mut killed = Vec::new();
     for _ in 0..KILL_ROUNDS {
-        let pids = list()?;
+        let pids = tree::processes(&dir).map_err(Error::path("read processes of", &dir))?;
         if pids.iter().all(|pid| killed.contains(pid)) {
             break;
         }
         signal_each(&pids, libc::SIGKILL)?;
         killed = pids;
     }
-    // A v1 group that is frozen dies when it is thawed.
+    // And dies when it is thawed.
     if group.has("freezer") {
-        match files::write(&dir.join("freezer.state"), "THAWED") {
-            Err(error) if !files::is_gone(&error) => {
-                return Err(Error::path("write", dir.join("freezer.state"))(error));
-            }
-            _ => {}
-        }
+        freezer("THAWED")?;
     }
     Ok(())
 }
 
 fn freeze_v2(dir: &Path) -> Result<()> {
-    write_value(&dir.join("cgroup.freeze"), "1")?;
-    if wait_for_event(dir, "frozen", 1, FREEZE_TIMEOUT).map_err(Error::path("read cgroup.events of", dir))? {
+    files::write_value(&dir.join("cgroup.freeze"), "1")?;
+    if wait_until_frozen(dir).map_err(Error::path("read cgroup.events of", dir))? {
         return Ok(());
     }
     Err(Error::Cgroup { path: dir.to_owned(), state: format!("did not freeze in {FREEZE_TIMEOUT:?}") })
@@ -144,10 +145,10 @@ fn freeze_v1(dir: &Path) -> Result<()> {
     while Instant::now() < end {
         round += 1;
         if round.is_multiple_of(50) {
-            write_value(&file, "THAWED")?;
+            files::write_value(&file, "THAWED")?;
             std::thread::sleep(Duration::from_millis(10));
         }
-        write_value(&file, "FROZEN")?;
+        files::write_value(&file, "FROZEN")?;
         if round.is_multiple_of(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -158,14 +159,14 @@ fn freeze_v1(dir: &Path) -> Result<()> {
     Err(Error::Cgroup { path: dir.to_owned(), state: format!("did not freeze in {FREEZE_TIMEOUT:?}") })
 }
 
-/// Waits until `key` in the group's `cgroup.events` is `value`; false if it is not so in time.
-fn wait_for_event(dir: &Path, key: &str, value: u64, timeout: Duration) -> io::Result<bool> {
-    let end = Instant::now() + timeout;
+/// False if it does not come in time.
+fn wait_until_frozen(dir: &Path) -> io::Result<bool> {
+    let end = Instant::now() + FREEZE_TIMEOUT;
     let fd = rustix::fs::open(dir.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     loop {
         let mut text = [0; 256];
         let length = rustix::io::pread(&fd, &mut text, 0)?;
-        if files::value_of(&String::from_utf8_lossy(&text[..length]), key) == Some(value) {
+        if files::value_of(&String::from_utf8_lossy(&text[..length]), "frozen") == Some(1) {
             return Ok(true);
         }
         let left = end.saturating_duration_since(Instant::now());

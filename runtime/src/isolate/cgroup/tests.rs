@@ -2,7 +2,7 @@
 //! alone are shown by a mount over a part of it, in a mount namespace of the test's own.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -141,6 +141,12 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+fn has_news(watch: &OomWatch, seconds: i64) -> bool {
+    let mut poll = [rustix::event::PollFd::new(watch, rustix::event::PollFlags::IN)];
+    let time = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&time)).unwrap() == 1
+}
+
 fn code(output: &Output) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap())
@@ -153,10 +159,17 @@ fn a_memory_limit_kills_and_is_counted() {
     }
     let limits = json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } });
     let (fixture, _leaf) = Fixture::new("", Joins::Limited, limits);
-    assert_eq!(fixture.placement.oom_count().unwrap(), 0);
+    let watch = fixture.placement.watch_oom().unwrap();
+    assert_eq!(watch.news().unwrap(), OomNews { count: 0, is_over: false });
+    assert!(!has_news(&watch, 0));
     let output = fixture.run("exec tail /dev/zero");
     assert_eq!(code(&output), 137, "{output:?}");
-    assert_eq!(fixture.placement.oom_count().unwrap(), 1);
+    assert!(has_news(&watch, 0));
+    assert_eq!(watch.news().unwrap(), OomNews { count: 1, is_over: false });
+    assert!(!has_news(&watch, 0));
+    fixture.placement.destroy().unwrap();
+    assert!(has_news(&watch, 5));
+    assert!(watch.news().unwrap().is_over);
 }
 
 #[test]
@@ -262,10 +275,11 @@ fn the_v2_descriptor_is_the_groups_directory() {
         return;
     }
     let (fixture, leaf) = Fixture::new("/x", Joins::Limited, json!({}));
-    let fd: OwnedFd = leaf.v2.unwrap();
-    use std::os::fd::AsRawFd;
-    let at = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
-    assert_eq!(Some(at), fixture.placement.v2_dir());
+    assert_eq!(Some(path_of(&leaf.v2.unwrap())), fixture.placement.v2_dir());
+}
+
+fn path_of(fd: &OwnedFd) -> PathBuf {
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
 }
 
 #[test]
@@ -355,6 +369,20 @@ fn check_life(fixture: &Fixture) {
     fixture.placement.freeze().unwrap();
     fixture.placement.kill_all(9).unwrap();
     frozen.wait().unwrap();
+    assert!(!fixture.placement.is_frozen().unwrap() || fixture.placement.v2.is_some());
+
+    fixture.placement.thaw().unwrap();
+    let mut last = fixture.spawn("exec sleep 30");
+    fixture.placement.freeze().unwrap();
+    let before = Instant::now();
+    fixture.placement.destroy().unwrap();
+    assert!(
+        before.elapsed() < Duration::from_secs(2),
+        "destroy of a frozen container took {:?}",
+        before.elapsed()
+    );
+    last.wait().unwrap();
+    fixture.placement.destroy().unwrap();
 }
 
 #[test]
@@ -490,4 +518,140 @@ fn a_v2_host_gets_its_controllers_from_the_root_down() {
         assert!(error.contains("memory"), "{error}");
         assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new());
     });
+}
+
+#[test]
+fn an_oom_watch_of_v2_tells_the_end() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let (fixture, _leaf) = Fixture::new("", Joins::Limited, json!({}));
+    let mut child = fixture.spawn("exec sleep 30");
+    let watch = fixture.placement.watch_oom().unwrap();
+    assert_eq!(watch.news().unwrap(), OomNews { count: 0, is_over: false });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The kernel tells changes with some delay, so an older one may come first.
+    while !watch.news().unwrap().is_over {
+        assert!(has_news(&watch, 5));
+    }
+}
+
+#[test]
+fn statistics_say_what_the_container_uses() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let limits = json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 20 } });
+    let (fixture, _leaf) = Fixture::new("/a", Joins::All, limits.clone());
+    let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exec sleep 30";
+    let mut child = fixture.spawn(busy);
+    wait_until("cpu is used", || fixture.placement.stats().unwrap().cpu.usage.total > 50_000_000);
+    let stats = fixture.placement.stats().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit), (1, 20));
+    assert_eq!(stats.memory.usage.limit, 64 << 20);
+    assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("total_rss"));
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert_eq!((stats.cpu.usage.percpu.len(), stats.cpu.usage.percpu_user.len()), (cpus, cpus));
+    assert_eq!(stats.cpuset.cpus.len(), cpus);
+    let (bare, _leaf) = Fixture::new("", Joins::Limited, json!({}));
+    let mut other = bare.spawn(busy);
+    wait_until("cpu is used", || bare.placement.stats().unwrap().cpu.usage.total > 10_000_000);
+    assert_eq!(bare.placement.stats().unwrap().pids.current, 1);
+    for (fixture, child) in [(&fixture, &mut child), (&bare, &mut other)] {
+        fixture.placement.kill_all(9).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_process_in_a_group_that_the_container_made_is_found_and_joined_there() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let (fixture, _leaf) = Fixture::new("/a", Joins::All, json!({}));
+    let inner = fixture.placement.v2_dir().unwrap().join("own/init");
+    fs::create_dir_all(&inner).unwrap();
+    let mut child = fixture.spawn("exec sleep 30");
+    let pid = i32::try_from(child.id()).unwrap();
+    assert_eq!(fixture.placement.place_of(pid).unwrap(), None);
+    fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();
+    let place = fixture.placement.place_of(pid).unwrap();
+    assert_eq!(place.as_deref(), Some("own/init"));
+    let leaf = fixture.placement.open(place.as_deref()).unwrap();
+    assert_eq!(path_of(&leaf.v2.unwrap()), inner);
+    assert!(fixture.placement.open(Some("../..")).is_err());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_invalid_update_changes_nothing() {
+    if !is_hybrid_root() {
+        return;
+    }
+    let (mut fixture, _leaf) = Fixture::new("", Joins::Limited, json!({}));
+    let before = fixture.placement.clone();
+    let bad = resources(json!({ "pids": { "limit": 5 }, "cpu": { "shares": 1 } }));
+    fixture.placement.update(&bad).unwrap_err();
+    assert_eq!(fixture.placement, before);
+    assert_eq!(fixture.leftovers(), [before.v2_dir().unwrap()]);
+}
+
+/// For a v2 host that has its controllers there, as a VM of the suite has.
+#[test]
+fn limits_hold_on_a_v2_host_with_controllers() {
+    let has_all = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+        .is_ok_and(|text| ["memory", "pids", "cpu", "cpuset", "io"].iter().all(|name| text.contains(name)));
+    if !has_all {
+        eprintln!("not run: needs cgroup v2 with its controllers");
+        return;
+    }
+    let limits = json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20, "reservation": 1 << 20 }, "pids": { "limit": 3 },
+        "cpu": { "shares": 512, "quota": 20_000, "period": 50_000, "burst": 1000, "cpus": "0", "mems": "0" },
+        "unified": { "memory.high": "30M", "cgroup.max.depth": "7" } });
+    let (mut fixture, leaf) = Fixture::new("", Joins::Limited, limits);
+    assert!(leaf.tasks.is_empty() && leaf.notes.is_empty(), "{leaf:?}");
+    for (file, value) in [
+        ("memory.max", "33554432"),
+        ("memory.low", "1048576"),
+        ("memory.high", "31457280"),
+        ("pids.max", "3"),
+        ("cpu.weight", "59"),
+        ("cpu.max", "20000 50000"),
+        ("cpu.max.burst", "1000"),
+        ("cpuset.cpus", "0"),
+        ("cgroup.max.depth", "7"),
+    ] {
+        assert_eq!(fixture.file("", file), value, "{file}");
+    }
+    let refused = fixture.run("sleep 0.3 & sleep 0.3 & sleep 0.3 & wait");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("fork"), "{refused:?}");
+    fixture
+        .placement
+        .update(&resources(json!({ "cpu": { "period": 100_000 }, "pids": { "limit": -1 } })))
+        .unwrap();
+    assert_eq!(
+        (fixture.file("", "cpu.max"), fixture.file("", "pids.max")),
+        ("20000 100000".into(), "max".into())
+    );
+    fixture.placement.update(&resources(json!({ "unified": { "memory.high": "max" } }))).unwrap();
+    let watch = fixture.placement.watch_oom().unwrap();
+    assert_eq!(code(&fixture.run("exec tail /dev/zero")), 137);
+    while watch.news().unwrap().count == 0 {
+        assert!(has_news(&watch, 5));
+    }
+    let stats = fixture.placement.stats().unwrap();
+    assert_eq!((stats.memory.usage.limit, stats.pids.limit), (32 << 20, 0));
+    assert!(stats.memory.usage.max > 20 << 20 && stats.cpu.usage.total > 0, "{stats:?}");
+    check_devices(&fixture);
+    check_life(&fixture);
+
+    // A supervisor's place: everything is enabled for it, also without limits.
+    let (given, _leaf) = Fixture::new("/a/b", Joins::All, json!({}));
+    assert!(
+        ["memory", "pids", "cpu", "io"]
+            .iter()
+            .all(|name| given.file("", "cgroup.controllers").contains(name))
+    );
 }

@@ -140,8 +140,8 @@ fn bad_rules_are_refused_by_name() {
             "devices[0].major: -2",
         ),
         (
-            serde_json::json!({ "allow": true, "type": "c", "minor": 1_u64 << 31, "access": "r" }),
-            "devices[0].minor: 2147483648",
+            serde_json::json!({ "allow": true, "type": "c", "minor": 1_u64 << 32, "access": "r" }),
+            "devices[0].minor: 4294967296",
         ),
         (serde_json::json!({ "allow": true, "type": "c", "access": "rx" }), "devices[0].access: \"rx\""),
         (serde_json::json!({ "allow": true, "type": "c" }), "devices[0].access: \"\""),

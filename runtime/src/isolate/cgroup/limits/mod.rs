@@ -121,7 +121,7 @@ pub(super) use v1::settings as v1;
 pub(super) use v2::{Current, settings as v2, unified};
 
 /// What this host cannot do with `resources` and runc passes over too.
-pub(super) fn notes(resources: &LinuxResources, memory_is_v2: bool, network_is_v2: bool) -> Vec<String> {
+pub(super) fn notes(resources: &LinuxResources, is_v2: impl Fn(Controller) -> bool) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |field: &str, reason: &str, applies: bool| {
         if applies {
@@ -135,9 +135,18 @@ pub(super) fn notes(resources: &LinuxResources, memory_is_v2: bool, network_is_v
     note("memory.kernel", obsolete, kernel.is_some_and(|v| v != 0));
     note("memory.kernelTCP", obsolete, memory.kernel_tcp().is_some_and(|v| v != 0));
     let absent = "cgroup v2 has no such setting";
-    note("memory.swappiness", absent, memory_is_v2 && swappiness(&memory).is_some());
-    note("memory.disableOOMKiller", absent, memory_is_v2 && memory.disable_oom_killer() == Some(true));
-    note("network", absent, network_is_v2 && resources.network().is_some());
+    note("memory.swappiness", absent, is_v2(Controller::Memory) && swappiness(&memory).is_some());
+    note(
+        "memory.disableOOMKiller",
+        absent,
+        is_v2(Controller::Memory) && memory.disable_oom_killer() == Some(true),
+    );
+    let network = is_v2(Controller::NetCls) || is_v2(Controller::NetPrio);
+    note("network", absent, network && resources.network().is_some());
+    let io = resources.block_io().clone().unwrap_or_default();
+    let has_leaf =
+        io.leaf_weight().is_some() || io.weight_device().iter().flatten().any(|d| d.leaf_weight().is_some());
+    note("blockIO leafWeight", absent, is_v2(Controller::Blkio) && has_leaf);
     notes
 }
 
