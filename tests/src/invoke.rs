@@ -1,6 +1,7 @@
 //! Running one command: its output goes to files, never to pipes, since a created container holds them open.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -34,7 +35,7 @@ enum Stdin {
 }
 
 /// What a command did.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Out {
     /// The exit code, or 128 + the signal's number.
     pub code: i32,
@@ -148,7 +149,7 @@ impl Running {
                 Ok(None) if started.elapsed() > LIMIT => {
                     let _ = self.child.kill();
                     let out = self.out(ExitStatus::from_raw(9));
-                    panic!("still running after {LIMIT:?}: {out:#?}");
+                    panic!("still running after {LIMIT:?}: {out:?}");
                 }
                 Ok(None) => std::thread::sleep(Duration::from_millis(1)),
                 Err(e) => panic!("wait for {}: {e}", self.command),
@@ -172,6 +173,14 @@ impl Running {
     }
 }
 
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = |text: &str| text.chars().take(1000).collect::<String>();
+        let (out, err) = (short(&self.stdout), short(&self.stderr));
+        write!(f, "`{}` gave {}\n  stdout: {out:?}\n  stderr: {err:?}", self.command, self.code)
+    }
+}
+
 impl Out {
     /// Fails the case unless the command succeeded.
     #[track_caller]
@@ -181,7 +190,7 @@ impl Out {
 
     #[track_caller]
     pub fn code(self, expected: i32) -> Self {
-        assert_eq!(self.code, expected, "exit code of {self:#?}");
+        assert_eq!(self.code, expected, "exit code of {self:?}");
         self
     }
 
@@ -190,30 +199,30 @@ impl Out {
     pub fn fails(self, code: i32, text: &str) -> Self {
         let out = self.code(code);
         let said = out.stderr.to_lowercase();
-        assert!(said.contains(&text.to_lowercase()), "stderr lacks {text:?}: {out:#?}");
+        assert!(said.contains(&text.to_lowercase()), "stderr lacks {text:?}: {out:?}");
         out
     }
 
     /// Fails the case unless the command refused: a non-zero code and one clear line that names `text`.
     #[track_caller]
     pub fn refused(self, text: &str) -> Self {
-        assert_ne!(self.code, 0, "accepted: {self:#?}");
+        assert_ne!(self.code, 0, "accepted: {self:?}");
         let errors: Vec<&str> = self
             .stderr
             .lines()
             .filter(|line| !line.trim().is_empty() && !line.contains("level=warning"))
             .collect();
-        assert_eq!(errors.len(), 1, "one line of error is expected: {self:#?}");
-        assert!(!self.stderr.contains("panic"), "a panic: {self:#?}");
+        assert_eq!(errors.len(), 1, "one line of error is expected: {self:?}");
+        assert!(!self.stderr.contains("panic"), "a panic: {self:?}");
         let line = errors[0].to_lowercase();
-        assert!(line.contains(&text.to_lowercase()), "the error does not name {text:?}: {self:#?}");
+        assert!(line.contains(&text.to_lowercase()), "the error does not name {text:?}: {self:?}");
         self
     }
 
     /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("not JSON: {e}: {self:#?}"))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("not JSON: {e}: {self:?}"))
     }
 
     /// Standard output without the newline at its end.

@@ -28,7 +28,7 @@ const LONG_CASE_LIMIT: Duration = Duration::from_secs(900);
 /// The exit code of a case that was skipped.
 const SKIPPED: u8 = 77;
 /// How much of a failed case's commands is shown.
-const TRACE_LINES: usize = 40;
+const TRACE_LINES: usize = 12;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
@@ -294,6 +294,12 @@ fn run_case(cases: &[Case], name: &str, token: &str, dir: &Path) -> ExitCode {
     if let Some(reason) = out_of_scope(case.side, &runtime) {
         return skipped(&reason);
     }
+    std::panic::set_hook(Box::new(|info| {
+        if let Some(message) = info.payload_as_str() {
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(io::stderr(), "{place}: {message}");
+        }
+    }));
     let context = Ctx::new(dir.to_owned(), token.to_owned(), runtime);
     let result = catch_unwind(AssertUnwindSafe(|| {
         (case.run)(&context);

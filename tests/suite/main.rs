@@ -2,11 +2,22 @@
 
 use std::process::ExitCode;
 
+mod exec;
 mod harness;
 mod lifecycle;
+mod listing;
+mod process;
 mod run;
 mod states;
 
 fn main() -> ExitCode {
-    hearth_tests::runner::main(&[harness::CASES, lifecycle::CASES, run::CASES, states::CASES])
+    hearth_tests::runner::main(&[
+        exec::CASES,
+        harness::CASES,
+        lifecycle::CASES,
+        listing::CASES,
+        process::CASES,
+        run::CASES,
+        states::CASES,
+    ])
 }
