@@ -58,9 +58,17 @@ impl<'t> Container<'t> {
         self.launch("run", &[]).run()
     }
 
-    /// `run --detach`, which has to succeed.
+    /// `run --detach`, which has to succeed, until the program itself runs: the verb may return a moment earlier.
     pub fn up(&self) -> &Self {
         self.launch("run", &["--detach"]).run().ok();
+        let config = std::fs::read(self.bundle.join("config.json")).expect("the bundle has a config");
+        let config: Value = serde_json::from_slice(&config).expect("the config is JSON");
+        let program = config["process"]["args"][0].as_str().unwrap_or_default().as_bytes();
+        eventually("the program to run", || {
+            let pid = self.state()["pid"].as_i64().filter(|pid| *pid > 0);
+            let command = pid.map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default());
+            command.is_none_or(|command| command.starts_with(program)).then_some(())
+        });
         self
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::bundle::{self, Config};
 use crate::container::Container;
 use crate::invoke::{Invocation, Out};
+use crate::leaks::Before;
 use crate::runtime::{Runtime, find};
 
 /// For which runtimes a case judges.
@@ -149,6 +150,11 @@ impl Ctx {
         if !Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists() {
             self.skip(format!("no cgroup v1 hierarchy for {controller}"));
         }
+    }
+
+    /// What is there now beyond `before`, after a short wait: for cases that check several times.
+    pub fn leaks_since(&self, before: &Before) -> Vec<String> {
+        before.leaks(&self.token, &[self.root()], || {})
     }
 
     /// Deletes what the case left alive, by the runtime's own means.

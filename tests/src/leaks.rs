@@ -16,19 +16,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The state of the worker's world before a case.
 #[derive(Debug)]
-pub(crate) struct Before {
+pub struct Before {
     mounts: BTreeSet<String>,
+    processes: Vec<i32>,
     hostname: String,
     devices: BTreeSet<String>,
 }
 
 impl Before {
-    pub(crate) fn look() -> Self {
-        Self { mounts: mounts(), hostname: hostname(), devices: names(Path::new("/dev")) }
+    pub fn look() -> Self {
+        Self {
+            mounts: mounts(),
+            processes: processes(),
+            hostname: hostname(),
+            devices: names(Path::new("/dev")),
+        }
     }
 
     /// What differs, after waiting for it to go. `dirs` have to be empty.
-    pub(crate) fn leaks(&self, token: &str, dirs: &[PathBuf], reap: impl Fn()) -> Vec<String> {
+    pub fn leaks(&self, token: &str, dirs: &[PathBuf], reap: impl Fn()) -> Vec<String> {
         let started = Instant::now();
         loop {
             reap();
@@ -45,7 +51,8 @@ impl Before {
         let mut found: Vec<String> =
             now.difference(&self.mounts).map(|m| format!("mount left: {m}")).collect();
         found.extend(self.mounts.difference(&now).map(|m| format!("mount gone: {m}")));
-        found.extend(processes().into_iter().map(|pid| format!("process left: {}", describe(pid))));
+        let new = processes().into_iter().filter(|pid| !self.processes.contains(pid));
+        found.extend(new.map(|pid| format!("process left: {}", describe(pid))));
         found.extend(cgroups(token).into_iter().map(|dir| format!("cgroup left: {}", dir.display())));
         for dir in dirs {
             found.extend(names(dir).into_iter().map(|n| format!("file left: {}/{n}", dir.display())));

@@ -174,8 +174,10 @@ fn exec_detached_returns_at_once(t: &Ctx) {
     let flags = ["--detach", "--pid-file", &file.to_string_lossy()];
     c.verb("exec", &flags, &["sleep", "77"]).run().ok();
     let pid = fs::read_to_string(&file).expect("the pid file exists");
-    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process lives");
-    assert_eq!(command, "sleep\x0077\0");
+    eventually("the program", || {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process lives");
+        (command == "sleep\x0077\0").then_some(())
+    });
 }
 
 fn exec_takes_a_process_from_a_file(t: &Ctx) {

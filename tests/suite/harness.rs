@@ -20,7 +20,7 @@ cases! {
 
 fn a_mount_left_behind_is_seen(t: &Ctx) {
     let dir = t.scratch();
-    t.host("mount", &["-t", "tmpfs", "tmpfs", &dir.to_string_lossy()]).ok();
+    t.host("busybox", &["mount", "-t", "tmpfs", "tmpfs", &dir.to_string_lossy()]).ok();
 }
 
 fn a_process_left_behind_is_seen(t: &Ctx) {

@@ -28,7 +28,6 @@ cases! {
         the_umask_is_022_by_default,
         rlimits_are_set,
         an_unknown_rlimit_is_refused,
-        a_duplicate_rlimit_is_refused,
         an_rlimit_with_soft_above_hard_is_refused,
         no_new_privileges_follows_the_config,
         the_oom_score_is_raised,
@@ -47,6 +46,8 @@ cases! {
         the_io_priority_is_set,
         the_personality_is_set,
         a_repeated_environment_variable_takes_the_last_value;
+    hearth:
+        a_duplicate_rlimit_is_refused;
 }
 
 fn the_environment_is_the_configs_alone(t: &Ctx) {
@@ -234,9 +235,7 @@ fn an_unknown_rlimit_is_refused(t: &Ctx) {
 }
 
 fn a_duplicate_rlimit_is_refused(t: &Ctx) {
-    if !t.is_hearth() {
-        t.skip("the spec asks for an error; runc takes the last one");
-    }
+    // The spec asks for an error; runc takes the last one.
     let c =
         t.container(|c| c.push("/process/rlimits", json!({"type": "RLIMIT_NOFILE", "hard": 1, "soft": 1})));
     c.run().refused("RLIMIT_NOFILE");
