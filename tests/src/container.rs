@@ -119,16 +119,24 @@ impl<'t> Container<'t> {
     /// The directory of the container's cgroup in a v1 hierarchy.
     pub fn cgroup_v1(&self, controller: &str) -> PathBuf {
         self.context.needs_cgroup_v1(controller);
-        let text = self.proc("cgroup");
-        let path = text
-            .lines()
-            .find_map(|line| {
-                let mut fields = line.splitn(3, ':').skip(1);
-                let controllers = fields.next()?;
-                controllers.split(',').any(|name| name == controller).then(|| fields.next())?
-            })
-            .unwrap_or_else(|| panic!("no {controller} in {text}"));
+        let path = self.cgroup(|controllers| controllers.split(',').any(|name| name == controller));
         PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}"))
+    }
+
+    /// The directory of the container's cgroup where v2 is all there is.
+    pub fn cgroup_v2(&self) -> PathBuf {
+        PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup(str::is_empty)))
+    }
+
+    /// The path in the line of `/proc/PID/cgroup` whose controllers are wanted.
+    fn cgroup(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let text = self.proc("cgroup");
+        let path = text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            wanted(controllers).then(|| path.to_owned())
+        });
+        path.unwrap_or_else(|| panic!("no such cgroup in {text}"))
     }
 }
 

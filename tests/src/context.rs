@@ -152,6 +152,15 @@ impl Ctx {
         }
     }
 
+    /// Skips where cgroup v2 does not manage these controllers.
+    pub fn needs_cgroup_v2(&self, controllers: &[&str]) {
+        let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        if let Some(missing) = controllers.iter().find(|name| !there.split_whitespace().any(|c| c == **name))
+        {
+            self.skip(format!("no cgroup v2 controller {missing}"));
+        }
+    }
+
     /// What is there now beyond `before`, after a short wait: for cases that check several times.
     pub fn leaks_since(&self, before: &Before) -> Vec<String> {
         before.leaks(&self.token, &[self.root()], || {})

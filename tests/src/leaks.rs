@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -89,8 +90,12 @@ impl Before {
 /// Removes every cgroup whose name carries the token, children first.
 pub(crate) fn remove_cgroups(token: &str) {
     for dir in cgroups(token).iter().rev() {
-        let _ = fs::write(dir.join("freezer.state"), "THAWED");
-        let _ = fs::write(dir.join("cgroup.kill"), "1");
+        for (file, value) in [("freezer.state", "THAWED"), ("cgroup.kill", "1")] {
+            // Not `fs::write`, which would make a file where the directory is no cgroup.
+            if let Ok(mut file) = fs::OpenOptions::new().write(true).open(dir.join(file)) {
+                let _ = file.write_all(value.as_bytes());
+            }
+        }
         let _ = fs::remove_dir(dir);
     }
 }

@@ -4,6 +4,8 @@
 //! PID and mount namespaces of its own, with a private `/run` and working directory; it starts one process a case and
 //! looks for leaks after it. A *case* runs one function. Workers read names on standard input and answer each with
 //! one line of JSON.
+//!
+//! `HEARTH_TEST_CGROUPS=v1` or `v2` shows the workers, and so the runtime, one kind of cgroups only.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -191,6 +193,7 @@ fn work(cases: &[Case], token: &str, home: &Path) -> Result<(), String> {
         mount("tmpfs", dir, "tmpfs", MountFlags::empty(), c"mode=755")
             .map_err(|e| format!("tmpfs on {dir:?}: {e}"))?;
     }
+    show_cgroups()?;
     for line in io::stdin().lines() {
         let name = line.map_err(|e| format!("stdin: {e}"))?;
         let started = Instant::now();
@@ -201,6 +204,19 @@ fn work(cases: &[Case], token: &str, home: &Path) -> Result<(), String> {
         writeln!(io::stdout(), "{answer}").map_err(|e| format!("stdout: {e}"))?;
     }
     Ok(())
+}
+
+fn show_cgroups() -> Result<(), String> {
+    let cover = |kind: &str, dir: &str| {
+        mount(kind, dir, kind, MountFlags::empty(), None).map_err(|e| format!("{kind} on {dir}: {e}"))
+    };
+    match std::env::var("HEARTH_TEST_CGROUPS").as_deref() {
+        Err(_) | Ok("" | "host") => Ok(()),
+        Ok("v1") if !Path::new("/sys/fs/cgroup/unified").exists() => Ok(()),
+        Ok("v1") => cover("tmpfs", "/sys/fs/cgroup/unified"),
+        Ok("v2") => cover("cgroup2", "/sys/fs/cgroup"),
+        Ok(other) => Err(format!("HEARTH_TEST_CGROUPS: {other:?}: expected host, v1 or v2")),
+    }
 }
 
 /// Runs one case in a process of its own and looks at what it left.

@@ -32,7 +32,11 @@ cases! {
         update_reads_resources_from_standard_input,
         update_of_an_unknown_container_is_refused,
         events_stats_gives_one_json_object,
-        kill_all_reaches_every_process;
+        kill_all_reaches_every_process,
+        v2_limits_are_written,
+        v2_update_changes_limits,
+        v2_unified_keys_are_written,
+        v2_the_pids_limit_holds;
 }
 
 fn read(dir: &Path, file: &str) -> String {
@@ -50,6 +54,7 @@ fn limited(t: &Ctx, edit: impl FnOnce(&mut Config)) -> Container<'_> {
 }
 
 fn the_container_has_a_cgroup_of_its_own(t: &Ctx) {
+    t.needs_cgroup_v1("pids");
     let c = limited(t, |_| {});
     for controller in ["cpu", "memory", "pids", "devices", "freezer"] {
         let dir = c.cgroup_v1(controller);
@@ -59,6 +64,7 @@ fn the_container_has_a_cgroup_of_its_own(t: &Ctx) {
 }
 
 fn memory_limits_are_written(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = limited(t, |c| {
         c.set(
             "/linux/resources/memory",
@@ -83,6 +89,7 @@ fn the_memory_limit_kills(t: &Ctx) {
 }
 
 fn cpu_limits_are_written(t: &Ctx) {
+    t.needs_cgroup_v1("cpu");
     let c = limited(t, |c| {
         c.set("/linux/resources/cpu", json!({"shares": 512, "quota": 20000, "period": 50000}));
     });
@@ -93,6 +100,7 @@ fn cpu_limits_are_written(t: &Ctx) {
 }
 
 fn the_pids_limit_is_written_and_holds(t: &Ctx) {
+    t.needs_cgroup_v1("pids");
     let c = limited(t, |c| c.set("/linux/resources/pids", json!({"limit": 20})));
     assert_eq!(read(&c.cgroup_v1("pids"), "pids.max"), "20");
     let out = c.exec(&["sh", "-c", "for i in $(seq 40); do sleep 1 & done; wait"]);
@@ -100,6 +108,7 @@ fn the_pids_limit_is_written_and_holds(t: &Ctx) {
 }
 
 fn cpusets_are_written(t: &Ctx) {
+    t.needs_cgroup_v1("cpuset");
     let c = limited(t, |c| c.set("/linux/resources/cpu", json!({"cpus": "0", "mems": "0"})));
     let dir = c.cgroup_v1("cpuset");
     assert_eq!((read(&dir, "cpuset.cpus").as_str(), read(&dir, "cpuset.mems").as_str()), ("0", "0"));
@@ -242,6 +251,7 @@ fn resume_of_a_running_container_is_refused(t: &Ctx) {
 }
 
 fn update_changes_limits_by_flags(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = limited(t, |c| c.set("/linux/resources/memory", json!({"limit": 67_108_864})));
     let flags = [
         "--memory",
@@ -265,6 +275,7 @@ fn update_changes_limits_by_flags(t: &Ctx) {
 }
 
 fn update_reads_resources_from_a_file(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = limited(t, |_| {});
     let file = t.scratch().join("resources.json");
     fs::write(&file, json!({"pids": {"limit": 44}, "memory": {"limit": 50_331_648}}).to_string())
@@ -275,6 +286,7 @@ fn update_reads_resources_from_a_file(t: &Ctx) {
 }
 
 fn update_reads_resources_from_standard_input(t: &Ctx) {
+    t.needs_cgroup_v1("pids");
     let c = limited(t, |_| {});
     c.verb("update", &["-r", "-"], &[]).stdin(b"{\"pids\": {\"limit\": 55}}").run().ok();
     assert_eq!(read(&c.cgroup_v1("pids"), "pids.max"), "55");
@@ -285,6 +297,7 @@ fn update_of_an_unknown_container_is_refused(t: &Ctx) {
 }
 
 fn events_stats_gives_one_json_object(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = limited(t, |c| c.set("/linux/resources/memory", json!({"limit": 67_108_864})));
     let event = c.verb("events", &["--stats"], &[]).run().ok().json();
     assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(c.id)));
@@ -305,4 +318,50 @@ fn kill_all_reaches_every_process(t: &Ctx) {
         let pids = t.rt(&["ps", "--format", "json", &c.id]);
         (pids.code != 0 || pids.json().as_array().is_none_or(Vec::is_empty)).then_some(())
     });
+}
+
+fn v2_limits_are_written(t: &Ctx) {
+    t.needs_cgroup_v2(&["cpu", "memory", "pids"]);
+    let c = limited(t, |c| {
+        c.set(
+            "/linux/resources/memory",
+            json!({"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296}),
+        );
+        c.set("/linux/resources/cpu", json!({"shares": 1024, "quota": 20000, "period": 50000}));
+        c.set("/linux/resources/pids", json!({"limit": 20}));
+    });
+    let dir = c.cgroup_v2();
+    assert_eq!(read(&dir, "memory.max"), "67108864");
+    assert_eq!(read(&dir, "memory.low"), "33554432");
+    assert_eq!(read(&dir, "memory.swap.max"), "33554432", "v2 counts swap apart from memory");
+    assert_eq!(read(&dir, "cpu.max"), "20000 50000");
+    assert_eq!(read(&dir, "pids.max"), "20");
+}
+
+fn v2_update_changes_limits(t: &Ctx) {
+    t.needs_cgroup_v2(&["cpu", "memory", "pids"]);
+    let c = limited(t, |_| {});
+    let flags =
+        ["--memory", "33554432", "--pids-limit", "33", "--cpu-quota", "30000", "--cpu-period", "60000"];
+    c.verb("update", &flags, &[]).run().ok();
+    let dir = c.cgroup_v2();
+    assert_eq!(read(&dir, "memory.max"), "33554432");
+    assert_eq!(read(&dir, "pids.max"), "33");
+    assert_eq!(read(&dir, "cpu.max"), "30000 60000");
+}
+
+fn v2_unified_keys_are_written(t: &Ctx) {
+    t.needs_cgroup_v2(&["memory"]);
+    let c = limited(t, |c| {
+        c.set("/linux/resources/unified", json!({"memory.high": "50331648", "pids.max": "77"}))
+    });
+    let dir = c.cgroup_v2();
+    assert_eq!((read(&dir, "memory.high").as_str(), read(&dir, "pids.max").as_str()), ("50331648", "77"));
+}
+
+fn v2_the_pids_limit_holds(t: &Ctx) {
+    t.needs_cgroup_v2(&["pids"]);
+    let c = limited(t, |c| c.set("/linux/resources/pids", json!({"limit": 20})));
+    let out = c.exec(&["sh", "-c", "for i in $(seq 40); do sleep 1 & done; wait"]);
+    assert!(out.code != 0 && out.stderr.contains("fork"), "{out:?}");
 }

@@ -67,9 +67,11 @@ fn order(dir: &Path) -> Vec<String> {
     fs::read_to_string(dir.join("order")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-fn through_its_life(c: &Container<'_>) {
+fn through_its_life(c: &Container<'_>, dir: &Path) {
     c.create().ok();
     c.start().ok();
+    // start may return before the hook inside has run.
+    eventually("five hooks", || (order(dir).len() == 5).then_some(()));
     c.kill("KILL").ok();
     c.wait_until("stopped");
     c.delete().ok();
@@ -77,7 +79,7 @@ fn through_its_life(c: &Container<'_>) {
 
 fn hooks_run_in_the_specs_order(t: &Ctx) {
     let (c, dir) = noted(t, |_, _| {});
-    through_its_life(&c);
+    through_its_life(&c, &dir);
     assert_eq!(order(&dir), KINDS);
 }
 
@@ -97,6 +99,7 @@ fn hooks_read_the_state_on_standard_input(t: &Ctx) {
     c.create().ok();
     let pid = c.pid();
     c.start().ok();
+    eventually("five hooks", || (order(&dir).len() == 5).then_some(()));
     c.kill("KILL").ok();
     c.wait_until("stopped");
     c.delete().ok();
@@ -127,7 +130,7 @@ fn the_state_that_hooks_read_has_no_escaped_slashes(t: &Ctx) {
 
 fn the_status_that_hooks_read_follows_the_lifecycle(t: &Ctx) {
     let (c, dir) = noted(t, |_, _| {});
-    through_its_life(&c);
+    through_its_life(&c, &dir);
     let wanted = ["creating", "creating", "creating", "created", "running", "stopped"];
     for (kind, status) in KINDS.iter().zip(wanted) {
         let text = fs::read_to_string(dir.join(kind)).expect("the hook ran");

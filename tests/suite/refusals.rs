@@ -21,6 +21,7 @@ cases! {
         a_relative_cwd_is_refused,
         a_config_without_root_is_refused,
         unknown_fields_are_passed_over,
+        versions_up_to_1_3_are_accepted,
         a_truncated_config_is_refused,
         a_root_directory_that_cannot_be_made_is_told,
         a_pid_file_that_cannot_be_written_is_told,
@@ -160,6 +161,12 @@ fn an_unsupported_version_is_refused(t: &Ctx) {
 
 fn a_version_that_is_no_version_is_refused(t: &Ctx) {
     edited(t, "version", |c| c.set("/ociVersion", "latest"));
+}
+
+fn versions_up_to_1_3_are_accepted(t: &Ctx) {
+    for version in ["1.0.0", "1.0.2-dev", "1.1.0", "1.2.1", "1.3.0"] {
+        assert_eq!(t.sh("echo fine", |c| c.set("/ociVersion", version)), "fine", "{version}");
+    }
 }
 
 fn unknown_fields_are_passed_over(t: &Ctx) {
