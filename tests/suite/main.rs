@@ -1,1 +1,53 @@
+//! The black-box suite: a file per behaviour, each with a `cases!` table. `suite --list` names them all.
 
+use std::process::ExitCode;
+
+mod capabilities;
+mod cgroups;
+mod console;
+mod crash;
+mod descriptors;
+mod devices;
+mod exec;
+mod features;
+mod harness;
+mod hooks;
+mod lifecycle;
+mod listing;
+mod mounts;
+mod namespaces;
+mod paths;
+mod process;
+mod refusals;
+mod run;
+mod seccomp;
+mod states;
+mod sysctl;
+mod users;
+
+fn main() -> ExitCode {
+    hearth_tests::runner::main(&[
+        capabilities::CASES,
+        cgroups::CASES,
+        console::CASES,
+        crash::CASES,
+        descriptors::CASES,
+        devices::CASES,
+        exec::CASES,
+        features::CASES,
+        harness::CASES,
+        hooks::CASES,
+        lifecycle::CASES,
+        listing::CASES,
+        mounts::CASES,
+        namespaces::CASES,
+        paths::CASES,
+        process::CASES,
+        refusals::CASES,
+        run::CASES,
+        seccomp::CASES,
+        states::CASES,
+        sysctl::CASES,
+        users::CASES,
+    ])
+}
