@@ -137,10 +137,7 @@ impl Image {
     /// The image is unpacked: what was pulled is not needed any more.
     pub(crate) fn forget(self) -> Result<()> {
         match self.blobs {
-            Blobs::Registry(pulled) => {
-                let directory = &pulled.directory;
-                std::fs::remove_dir_all(directory).map_err(Error::path("remove", directory))
-            }
+            Blobs::Registry(pulled) => pulled.forget(),
             Blobs::Layout(_) | Blobs::Archive(_) => Ok(()),
         }
     }

@@ -23,6 +23,7 @@ pub(super) struct Pulled {
     image: String,
     plain_http: bool,
     pub(super) directory: PathBuf,
+    // let go last
     _lock: Lock,
 }
 
@@ -40,8 +41,18 @@ impl Pulled {
         let pulled = Self { image: image.into(), plain_http, directory, _lock: lock };
         let mut arguments = vec!["--no-layers".to_owned()];
         arguments.extend(platform.map(|platform| format!("--platform={platform}")));
-        pulled.run(&arguments, progress)?;
-        Ok(pulled)
+        match pulled.run(&arguments, progress) {
+            Ok(()) => Ok(pulled),
+            Err(error) => {
+                // without an image there is nothing to go on with later
+                pulled.forget()?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn forget(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.directory).map_err(Error::path("remove", &self.directory))
     }
 
     pub(super) fn layers(&self, layers: &[&Layer], progress: &mut dyn Progress) -> Result<()> {
