@@ -47,6 +47,8 @@ pub enum Error {
     Init { step: String, message: String },
     #[error("the container's init ended during set-up")]
     InitGone,
+    #[error(transparent)]
+    Image(#[from] hearth_rootfs::Error),
 }
 
 impl Error {

@@ -9,6 +9,7 @@ mod pause;
 mod ps;
 mod resume;
 mod run;
+mod spec;
 mod start;
 mod state;
 
@@ -55,6 +56,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "exec", define: exec::define, run: exec::run, failure: 255 },
     Verb { name: "list", define: list::define, run: list::run, failure: 1 },
     Verb { name: "ps", define: ps::define, run: ps::run, failure: 1 },
+    Verb { name: "spec", define: spec::define, run: spec::run, failure: 1 },
     Verb { name: "pause", define: pause::define, run: pause::run, failure: 1 },
     Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
 ];

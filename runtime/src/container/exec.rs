@@ -1,7 +1,7 @@
 //! `exec`: one more process in a running container.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::Pid;
 
@@ -50,8 +50,13 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     let terminal = join.process.terminal.is_some();
     console::requirements(terminal, !options.detach, options.console_socket.as_deref())?;
     let signals = if options.detach { None } else { Some(Signals::block()?) };
-    let below = options.cgroup.as_deref().unwrap_or_default();
-    let leaf = container.record()?.cgroups.open(Path::new(below.trim_start_matches('/')))?;
+    let cgroups = &container.record()?.cgroups;
+    let below = match &options.cgroup {
+        Some(path) => Some(path.clone()),
+        // Where init is: a container with groups of its own may allow no process in its outermost one.
+        None => cgroups.place_of(container.record()?.process.map_or(0, |process| process.pid))?,
+    };
+    let leaf = cgroups.open(below.as_deref())?;
     let spawned = spawn::joiner(&leaf, join.process.preserve_fds)?;
     drop(leaf);
     let message = ToInit::Join(Box::new(join));
