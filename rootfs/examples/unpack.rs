@@ -4,7 +4,7 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use hearth_rootfs::{gc, unpack, Options, Store, TerminalLine};
+use hearth_rootfs::{Options, Store, TerminalLine, gc, unpack};
 
 fn run(words: &[String]) -> hearth_rootfs::Result<()> {
     let mut options = Options::default();
@@ -26,7 +26,10 @@ fn run(words: &[String]) -> hearth_rootfs::Result<()> {
             drop(progress);
             println!("{unpacked:?}");
         }
-        _ => println!("unpack [--copy] [--store=] [--max-size=] [--platform=] SOURCE BUNDLE | gc [--store=]; default store {}", Store::default_path().display()),
+        _ => println!(
+            "unpack [--copy] [--store=] [--max-size=] [--platform=] SOURCE BUNDLE | gc [--store=]; default store {}",
+            Store::default_path().display()
+        ),
     }
     Ok(())
 }

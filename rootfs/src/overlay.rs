@@ -121,7 +121,9 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
 pub(crate) fn is_mounted_from(path: &Path, links: &Path) -> Result<bool> {
     let wanted = format!("lowerdir={}/", links.display());
     let found = mounts()?.any(|mount| {
-        mount.point == path && mount.kind == "overlay" && mount.options.split(',').any(|o| o.starts_with(&wanted))
+        mount.point == path
+            && mount.kind == "overlay"
+            && mount.options.split(',').any(|o| o.starts_with(&wanted))
     });
     Ok(found)
 }
@@ -134,7 +136,8 @@ pub(crate) fn unmount_all_below(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
-    let below: Vec<_> = mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
+    let below: Vec<_> =
+        mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
     for point in below.iter().rev() {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
         rustix::mount::unmount(point, flags).map_err(Error::path("unmount", point))?;

@@ -21,7 +21,12 @@ pub(super) struct Users {
     pub(super) group: String,
 }
 
-pub(super) fn convert(image: &ImageConfiguration, users: &Users, owner: Owner, cgroup2: bool) -> Result<Spec> {
+pub(super) fn convert(
+    image: &ImageConfiguration,
+    users: &Users,
+    owner: Owner,
+    cgroup2: bool,
+) -> Result<Spec> {
     let mut spec = Spec::new(owner, cgroup2);
     spec.hostname = "hearth".into();
     spec.root.readonly = false;
@@ -110,7 +115,7 @@ fn annotations(image: &ImageConfiguration, config: &Config) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{json, Value};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -157,7 +162,11 @@ mod tests {
 
     #[test]
     fn an_image_that_says_nothing_gets_a_shell_at_the_root() {
-        for config in [json!(null), json!({}), json!({ "Entrypoint": null, "Cmd": [], "WorkingDir": "", "Volumes": null })] {
+        for config in [
+            json!(null),
+            json!({}),
+            json!({ "Entrypoint": null, "Cmd": [], "WorkingDir": "", "Volumes": null }),
+        ] {
             let spec = converted(config, "").unwrap();
             assert_eq!((&spec.process.args[..], spec.process.cwd.as_str()), (&["sh".to_owned()][..], "/"));
             assert!(spec.process.env.contains(&"HOME=/".to_owned()));

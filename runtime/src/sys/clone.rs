@@ -59,7 +59,8 @@ pub fn spawn<F: FnOnce() -> u8>(request: Request<'_>, body: F) -> io::Result<Chi
     let mut args = CloneArgs {
         flags: request.flags | libc::CLONE_PIDFD as u64,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling's parent, which is not us, gets the signal that our own end gives it.
+        exit_signal: if request.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(cgroup) = request.cgroup {
