@@ -18,7 +18,7 @@ mod progress;
 pub mod spec;
 mod store;
 
-pub use bundle::{unpack, Options, Unpacked, DEFAULT_MAX_SIZE};
+pub use bundle::{parse_size, unpack, Options, Unpacked};
 pub use digest::Digest;
 pub use error::{Error, LayerError, Problem, Result};
 pub use image::{Platform, Source};
