@@ -66,7 +66,7 @@ pub(super) const ARCHES: &[Arch] = &[
     Arch::ScmpArchMips,
 ];
 
-const OPERATORS: &[Operator] = &[
+pub(super) const OPERATORS: &[Operator] = &[
     Operator::ScmpCmpNe,
     Operator::ScmpCmpLt,
     Operator::ScmpCmpLe,
@@ -105,8 +105,8 @@ pub(super) fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
-pub(super) fn condition() -> impl Strategy<Value = LinuxSeccompArg> {
-    (0..4_usize, select(OPERATORS), value(), value()).prop_map(|(index, op, value, second)| {
+pub(super) fn condition(operators: &'static [Operator]) -> impl Strategy<Value = LinuxSeccompArg> {
+    (0..4_usize, select(operators), value(), value()).prop_map(|(index, op, value, second)| {
         let arg = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
         if op == Operator::ScmpCmpMaskedEq {
             arg.value_two(second).build().unwrap()
@@ -152,7 +152,7 @@ pub(super) fn profile(
 
 /// Rules of every kind at once.
 pub(super) fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
-    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(condition(), 1..4)];
+    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(condition(OPERATORS), 1..4)];
     profile(prop::collection::vec(rule(action(), args, 6), 0..12))
 }
 

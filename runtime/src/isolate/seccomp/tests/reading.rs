@@ -43,13 +43,30 @@ fn holds(arg: &LinuxSeccompArg, args: &[u64; 6], wide: bool) -> bool {
     }
 }
 
+/// Whether x86 can also reach the call through `socketcall` or `ipc`, or it is one of these.
+pub(super) fn shared_on_x86(name: &str) -> bool {
+    [
+        "socket",
+        "accept",
+        "accept4",
+        "sendmsg",
+        "recv",
+        "send",
+        "semop",
+        "semtimedop",
+        "shmctl",
+        "socketcall",
+        "ipc",
+    ]
+    .contains(&name)
+}
+
 /// The highest call that the profile mentions; libseccomp does not count those that x86 may also multiplex.
 fn mentioned(profile: &LinuxSeccomp, column: usize) -> u32 {
-    let multiplexed =
-        ["socket", "accept", "accept4", "sendmsg", "recv", "send", "semop", "semtimedop", "shmctl"];
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let names = rules.iter().flat_map(|rule| rule.names());
-    let names = names.filter(|name| column != 1 || !multiplexed.contains(&name.as_str()));
+    let names = names
+        .filter(|name| column != 1 || !shared_on_x86(name) || ["socketcall", "ipc"].contains(&name.as_str()));
     names.filter_map(|name| number(name, column)).max().unwrap_or(0)
 }
 

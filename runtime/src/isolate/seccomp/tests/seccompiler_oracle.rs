@@ -53,7 +53,7 @@ fn filter(rules: &[LinuxSyscall]) -> Vec<Insn> {
 }
 
 fn rules() -> impl Strategy<Value = Vec<LinuxSyscall>> {
-    let once = prop::collection::vec(profiles::condition(), 1..4).prop_map(|mut args| {
+    let once = prop::collection::vec(profiles::condition(profiles::OPERATORS), 1..4).prop_map(|mut args| {
         let mut seen = [false; 6];
         args.retain(|arg| !std::mem::replace(&mut seen[arg.index()], true));
         args
