@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::interpret::{Data, run};
 use crate::isolate::seccomp::notify::send_listener;
-use crate::isolate::seccomp::{Program, compile};
+use crate::isolate::seccomp::{Program, compile, support};
 use crate::sys::seccomp::{attempt, knows_action, knows_flags};
 
 const X86_64: u32 = 0xc000_003e;
@@ -116,6 +116,9 @@ fn the_kernel_has_what_a_profile_may_ask_for() {
         assert!(knows_action(action), "{action:#x}");
     }
     assert!(!knows_action(0x1_0000));
+    assert_eq!(support::actions().len(), 9);
+    assert_eq!(support::supported_flags(), support::known_flags());
+    assert!(support::known_flags().contains(&"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".to_owned()));
     assert!(knows_flags(2 | 4) && !knows_flags(1 << 20));
 }
 

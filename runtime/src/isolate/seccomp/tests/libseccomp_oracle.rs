@@ -34,9 +34,9 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
         Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
         Action::ScmpActKillProcess => ScmpAction::KillProcess,
         Action::ScmpActTrap => ScmpAction::Trap,
-        Action::ScmpActErrno => ScmpAction::Errno(errno as i32),
+        Action::ScmpActErrno => ScmpAction::Errno(errno.try_into().unwrap()),
         Action::ScmpActNotify => ScmpAction::Notify,
-        Action::ScmpActTrace => ScmpAction::Trace(errno as u16),
+        Action::ScmpActTrace => ScmpAction::Trace(errno.try_into().unwrap()),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
     }
@@ -52,7 +52,7 @@ fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
         Operator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
         Operator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0)),
     };
-    ScmpArgCompare::new(arg.index() as u32, op, datum)
+    ScmpArgCompare::new(arg.index().try_into().unwrap(), op, datum)
 }
 
 /// The filter that runc would load, without its stub; `Err` where libseccomp refuses a rule.
@@ -150,8 +150,8 @@ fn unknown(profile: &LinuxSeccomp, host: &[Arch], data: &Data) -> bool {
         let rules = profile.syscalls().as_deref().unwrap_or_default();
         let names = rules.iter().flat_map(|rule| rule.names());
         let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, scmp).ok());
-        let largest = numbers.map(i32::from).max().unwrap_or(0).max(0);
-        largest != 0 && (data.nr > largest as u32 || *host == Arch::S390x && data.nr == 0)
+        let largest = numbers.filter_map(|number| u32::try_from(i32::from(number)).ok()).max().unwrap_or(0);
+        largest != 0 && (data.nr > largest || *host == Arch::S390x && data.nr == 0)
     })
 }
 

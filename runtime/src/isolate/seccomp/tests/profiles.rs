@@ -156,6 +156,12 @@ pub(super) fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
     profile(prop::collection::vec(rule(action(), args, 6), 0..12))
 }
 
+/// So many rules that jumps get long; all with one action, so that they don't contradict each other.
+pub(super) fn large_profile() -> impl Strategy<Value = LinuxSeccomp> {
+    let action = Just((Action::ScmpActErrno, Some(77)));
+    profile(prop::collection::vec(rule(action, prop::collection::vec(condition(OPERATORS), 1..4), 8), 30..80))
+}
+
 /// A call, most of them of a kind and number that profiles mention.
 pub(super) fn call() -> impl Strategy<Value = Data> {
     const AUDIT: &[u32] = &[

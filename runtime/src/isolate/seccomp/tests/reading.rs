@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::interpret::{Data, run};
 use super::profiles;
-use crate::isolate::seccomp::{compile, table};
+use crate::isolate::seccomp::{Insn, compile, table};
 
 /// A row of the table, read without `names`.
 pub(super) fn number(name: &str, column: usize) -> Option<u32> {
@@ -115,6 +115,16 @@ pub(super) fn answers(profile: &LinuxSeccomp, data: &Data) -> Option<Vec<u32>> {
     Some(if matching.is_empty() { vec![default] } else { matching })
 }
 
+fn judge(profile: &LinuxSeccomp, filter: &[Insn], calls: &[Data]) -> Result<(), TestCaseError> {
+    for call in calls {
+        let (answer, _) = run(filter, call, false);
+        if let Some(expected) = answers(profile, call) {
+            prop_assert!(expected.contains(&answer), "{call:x?}: {answer:#x}, not one of {expected:x?}");
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn a_profile_answers_as_it_reads(
@@ -123,11 +133,16 @@ proptest! {
     ) {
         // Contradictions are refused, which `rules` covers.
         let Ok(program) = compile(&profile) else { return Err(TestCaseError::reject("contradiction")) };
-        for call in calls {
-            let (answer, _) = run(&program.filter, &call, false);
-            if let Some(expected) = answers(&profile, &call) {
-                prop_assert!(expected.contains(&answer), "{call:x?}: {answer:#x}, not one of {expected:x?}");
-            }
-        }
+        judge(&profile, &program.filter, &calls)?;
+    }
+
+    #[test]
+    fn a_profile_of_many_rules_answers_as_it_reads(
+        profile in profiles::large_profile(),
+        calls in prop::collection::vec(profiles::call(), 256),
+    ) {
+        let program = compile(&profile).unwrap();
+        prop_assume!(program.filter.len() > 255);
+        judge(&profile, &program.filter, &calls)?;
     }
 }

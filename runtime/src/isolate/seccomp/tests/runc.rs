@@ -46,7 +46,7 @@ fn loaded(profile: &LinuxSeccomp) -> Vec<Insn> {
         .unwrap();
     assert!(started.success(), "{}", std::fs::read_to_string(log).unwrap_or_default());
     let state: Value = serde_json::from_slice(&runc(dir.path(), &["state", &id]).stdout).unwrap();
-    let filter = filter_of(state["pid"].as_i64().unwrap() as i32);
+    let filter = filter_of(state["pid"].as_i64().unwrap().try_into().unwrap());
     assert!(runc(dir.path(), &["delete", "--force", &id]).status.success());
     filter.unwrap()
 }

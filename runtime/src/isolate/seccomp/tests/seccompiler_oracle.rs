@@ -27,7 +27,7 @@ fn condition(arg: &LinuxSeccompArg) -> SeccompCondition {
             (SeccompCmpOp::MaskedEq(arg.value()), arg.value_two().unwrap_or(0) & arg.value())
         }
     };
-    SeccompCondition::new(arg.index() as u8, SeccompCmpArgLen::Qword, op, value).unwrap()
+    SeccompCondition::new(arg.index().try_into().unwrap(), SeccompCmpArgLen::Qword, op, value).unwrap()
 }
 
 /// Allows everything but what a rule matches.
