@@ -32,6 +32,13 @@ impl Container {
         Ok(Self { dir, record })
     }
 
+    /// Waits until no other command changes it, and looks again: what was read before may be old.
+    pub fn lock(&mut self) -> Result<()> {
+        self.dir.lock()?;
+        self.record = self.dir.read()?;
+        Ok(())
+    }
+
     /// For a verb that needs a finished container.
     pub fn record(&self) -> Result<&Record> {
         self.record.as_ref().ok_or_else(|| Error::NoContainer { id: self.dir.id() })

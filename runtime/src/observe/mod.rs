@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod log;
+pub mod process;
 
 use rustix::time::{ClockId, clock_gettime};
 
