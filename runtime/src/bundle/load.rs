@@ -8,6 +8,7 @@ use oci_spec::runtime::{Capability, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::locate;
 use crate::{Error, Result};
 
 /// No real config comes near it; Docker's, with its seccomp profile, has 20 KiB.
@@ -77,13 +78,11 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
         serde_json::from_slice(text).map_err(|source| Error::Json { what: what.into(), source })?;
     let mut warnings = Vec::new();
     normalise(&mut value, &mut warnings);
-    match serde_path_to_error::deserialize(&value) {
-        Ok(value) => Ok((value, warnings)),
-        Err(error) => {
-            let what = format!("{what}: {}", error.path());
-            Err(Error::Json { what, source: error.into_inner() })
-        }
-    }
+    serde_json::from_value(value).map(|value| (value, warnings)).map_err(|_| {
+        // The first error is the one that knows where.
+        let field = locate::path(text, first.line(), first.column());
+        Error::Json { what: format!("{what}: {field}"), source: first }
+    })
 }
 
 /// Drops unknown capabilities (runc warns), null where oci-spec wants a list, and limits of nothing.

@@ -3,6 +3,7 @@
 
 pub mod capabilities;
 pub mod load;
+mod locate;
 pub mod mount_options;
 pub mod plan;
 pub mod process;

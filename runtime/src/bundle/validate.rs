@@ -364,7 +364,7 @@ mod tests {
             ("linux.sysctl", |v| v["linux"]["sysctl"] = serde_json::json!({"kernel.panic": "1"})),
             ("linux.sysctl", |v| v["linux"]["sysctl"] = serde_json::json!({"net.ipv4.ip_forward": "1"})),
             ("linux.uidMappings", |v| {
-                v["linux"]["uidMappings"] = serde_json::json!([{"hostID": 0, "containerID": 0, "size": 1}])
+                v["linux"]["namespaces"] = serde_json::json!([{"type": "user"}, {"type": "uts"}]);
             }),
             ("linux.rootfsPropagation", |v| v["linux"]["rootfsPropagation"] = "up".into()),
             ("process.rlimits", |v| {
