@@ -4,7 +4,7 @@ use std::fs;
 
 use hearth_tests::container::field;
 use hearth_tests::context::eventually;
-use hearth_tests::{Container, Ctx, cases, json};
+use hearth_tests::{Container, Ctx, Value, cases, json};
 use rustix::process::Signal;
 
 cases! {
@@ -281,8 +281,11 @@ fn exec_does_not_end_the_container(t: &Ctx) {
 fn an_exec_dies_with_the_container(t: &Ctx) {
     let c = up(t);
     let mut run = c.verb("exec", &[], &["sleep", "60"]).spawn();
+    let is_it =
+        |pid: &Value| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|s| s == "sleep\x0060\0");
     eventually("the exec", || {
-        (t.rt(&["ps", "-f", "json", &c.id]).json().as_array()?.len() == 2).then_some(())
+        let pids = t.rt(&["ps", "-f", "json", &c.id]).json();
+        pids.as_array()?.iter().any(is_it).then_some(())
     });
     c.kill("KILL").ok();
     eventually("the end of the exec", || run.is_over().then_some(()));
