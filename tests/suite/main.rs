@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod attacks;
 mod capabilities;
 mod cgroups;
 mod console;
@@ -27,6 +28,7 @@ mod users;
 
 fn main() -> ExitCode {
     hearth_tests::runner::main(&[
+        attacks::CASES,
         capabilities::CASES,
         cgroups::CASES,
         console::CASES,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use hearth_tests::{Config, Ctx, cases};
+use hearth_tests::{Config, Ctx, cases, json};
 
 cases! {
     settled:
@@ -394,10 +394,11 @@ fn dev_shm_and_mqueue_are_there(t: &Ctx) {
 
 fn a_cgroup_mount_shows_the_containers_own_tree(t: &Ctx) {
     t.needs_cgroup_v1("pids");
-    let out = t.sh("cat /sys/fs/cgroup/pids/cgroup.procs; touch /sys/fs/cgroup/pids/x 2>&1; true", |c| {
+    let script = "cat /sys/fs/cgroup/pids/cgroup.procs; touch /sys/fs/cgroup/pids/x 2>&1; true";
+    let out = t.sh(script, |c| {
         c.namespace("cgroup", None);
-        // A bare foreground `run` joins no hierarchy that it has no limits in; with a place of its own it joins all.
-        c.0["linux"]["cgroupsPath"] = "hearth-test-own-tree".into();
+        // hearth's bare `run` joins only the v1 controllers that have something to limit.
+        c.set("/linux/resources/pids", json!({"limit": 50}));
     });
     assert!(out.lines().any(|line| line == "1"), "{out}");
     assert!(out.contains("Read-only") || out.contains("ermission"), "{out}");

@@ -2,6 +2,7 @@
 
 use hearth_tests::container::field;
 use hearth_tests::program;
+use hearth_tests::terminal::ConsoleSocket;
 use hearth_tests::{Config, Ctx, Value, cases, json};
 
 cases! {
@@ -29,7 +30,8 @@ cases! {
         the_filter_does_not_need_no_new_privileges,
         log_and_trace_actions_are_accepted,
         dockers_profile_runs_a_shell,
-        dockers_profile_denies_what_it_should;
+        dockers_profile_denies_what_it_should,
+        a_listener_receives_the_notify_descriptor;
     newer:
         a_kill_process_action_ends_the_whole_process;
     hearth:
@@ -323,4 +325,27 @@ fn dockers_profile_denies_what_it_should(t: &Ctx) {
         assert_eq!(errno(t, &profile, number, &[0, 0, 0, 0]), EPERM, "{name}");
     }
     assert_eq!(errno(t, &profile, GETPID, &[]), 0);
+}
+
+fn a_listener_receives_the_notify_descriptor(t: &Ctx) {
+    let socket = ConsoleSocket::new(t);
+    let mut profile =
+        profile("SCMP_ACT_ALLOW", json!([{"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}]));
+    profile["listenerPath"] = json!(socket.path);
+    profile["listenerMetadata"] = json!("the metadata");
+    let c = t.container(|c| {
+        c.set("/linux/seccomp", profile);
+        c.args(&["/call"]);
+    });
+    program::syscall(&c.rootfs("call"), GETPRIORITY, &[0, 0]);
+    let run = c.launch("run", &[]).spawn();
+    let (descriptor, text) = socket.receive();
+    let state: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert_eq!(state["fds"], json!(["seccompFd"]));
+    assert_eq!(state["metadata"], "the metadata");
+    assert_eq!(state["state"]["id"], json!(c.id));
+    assert!(state["pid"].as_i64() > Some(0), "{text}");
+    // Nobody listens any more: the kernel answers.
+    drop(descriptor);
+    assert_eq!(run.finish().code, ENOSYS);
 }

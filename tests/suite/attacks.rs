@@ -1,0 +1,171 @@
+//! What hostile images and containers have tried on other runtimes: a case a row of the past CVEs that a black-box test
+//! can reach. Those about mounts through symlinks are in `mounts.rs`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use hearth_tests::bundle::install;
+use hearth_tests::context::eventually;
+use hearth_tests::{Container, Ctx, cases, json};
+
+cases! {
+    settled:
+        a_cwd_among_the_runtimes_descriptors_leads_nowhere_outside,
+        an_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside,
+        the_runtimes_executable_cannot_be_overwritten,
+        an_exec_shows_no_directory_of_the_host,
+        a_careless_join_shows_directories_of_the_host,
+        a_container_without_cgroup_namespace_cannot_write_its_cgroups,
+        a_terminal_does_not_follow_a_console_symlink,
+        a_passwd_that_is_no_file_is_harmless;
+    newer:
+        masks_do_not_come_from_the_roots_dev_null;
+}
+
+/// Installs the probe into a container's root.
+fn with_probe(c: &Container<'_>) {
+    install(Path::new(env!("CARGO_BIN_EXE_probe")), &c.rootfs("probe"));
+}
+
+/// Whether a listing shows a directory of the host rather than the container's root.
+fn is_outside(text: &str) -> bool {
+    text.contains("config.json") || text.contains("Cargo.toml") || text.contains("boot")
+}
+
+fn a_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t: &Ctx) {
+    // CVE-2024-21626
+    for number in 3..16 {
+        for path in [format!("/proc/self/fd/{number}"), format!("/proc/self/fd/{number}/../../../../..")] {
+            let out = t.run_sh("ls . .. ../../..", |c| c.set("/process/cwd", path.as_str()));
+            assert!(!is_outside(&out.stdout), "{path}: {out:?}");
+        }
+    }
+}
+
+fn an_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t: &Ctx) {
+    let c = t.sleeper();
+    symlink("/proc/self/fd/7", c.rootfs("link")).expect("symlink");
+    c.up();
+    for number in 3..16 {
+        let out = c.exec_with(&["--cwd", &format!("/proc/self/fd/{number}")], &["ls", ".", "..", "../.."]);
+        assert!(!is_outside(&out.stdout), "{number}: {out:?}");
+    }
+    let out = c.exec_with(&["--cwd", "/link"], &["ls", ".", ".."]);
+    assert!(!is_outside(&out.stdout), "{out:?}");
+}
+
+/// Starts the probe as the container's program and gives its output once `during` is over.
+fn probed(c: &Container<'_>, during: impl Fn()) -> String {
+    with_probe(c);
+    let run = c.launch("run", &[]).spawn();
+    eventually("the probe", || run.stdout_so_far().contains("ready").then_some(()));
+    during();
+    run.finish().ok().stdout
+}
+
+fn the_runtimes_executable_cannot_be_overwritten(t: &Ctx) {
+    // CVE-2019-5736: a script whose interpreter is /proc/self/exe makes the runtime run inside, where it can be held.
+    let own = t.scratch().join("runtime");
+    install(&t.runtime.path, &own);
+    let before = fs::read(&own).expect("read the runtime");
+    let c = t.container(|c| {
+        c.args(&["/probe", "overwrite", "4"]);
+        c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
+    });
+    fs::write(c.rootfs("evil"), "#!/proc/self/exe\n").expect("write the script");
+    t.host("chmod", &["755", &c.rootfs("evil").to_string_lossy()]).ok();
+    let (own_path, root) = (own.to_string_lossy(), t.root());
+    let seen = probed(&c, || {
+        for _ in 0..20 {
+            t.host(&own_path, &["--root", &root.to_string_lossy(), "exec", &c.id, "/evil"]);
+        }
+    });
+    assert_eq!(fs::read(&own).expect("read the runtime"), before, "the runtime was overwritten: {seen}");
+    assert!(!seen.contains("held 0 executables"), "the probe never held the runtime: {seen}");
+}
+
+fn an_exec_shows_no_directory_of_the_host(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["/probe", "watch", "4"]);
+        c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
+    });
+    let seen = probed(&c, || {
+        for _ in 0..20 {
+            c.exec(&["true"]).ok();
+        }
+    });
+    assert!(!seen.contains("saw 0 processes"), "the probe saw no exec: {seen}");
+    assert!(seen.ends_with("nothing\n"), "directories of the host: {seen}");
+}
+
+/// The probe judged: it finds what `nsenter` brings along.
+fn a_careless_join_shows_directories_of_the_host(t: &Ctx) {
+    t.needs_tool("nsenter");
+    let c = t.container(|c| {
+        c.args(&["/probe", "watch", "1"]);
+        c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
+    });
+    let seen = probed(&c, || {
+        t.host("nsenter", &["--target", &c.pid().to_string(), "--pid", "sleep", "0.2"]).ok();
+    });
+    assert!(seen.contains("root: ") && seen.contains("cwd: "), "{seen}");
+}
+
+fn a_container_without_cgroup_namespace_cannot_write_its_cgroups(t: &Ctx) {
+    // CVE-2023-25809
+    let script = "for f in $(find /sys/fs/cgroup -name cgroup.procs -o -name memory.limit_in_bytes); do \
+                  echo 1 2>/dev/null > $f && echo wrote $f; done; true";
+    let out = t.sh(script, |c| c.capabilities(&["CAP_DAC_OVERRIDE", "CAP_CHOWN"]));
+    assert_eq!(out, "");
+}
+
+fn masks_do_not_come_from_the_roots_dev_null(t: &Ctx) {
+    // CVE-2025-31133: with a /dev of the image, its null must not become what masks are made of.
+    let dev = t.scratch();
+    symlink("/etc/group", dev.join("null")).expect("symlink");
+    let out = t.run_sh("cat /etc/passwd; echo x > /etc/passwd", |c| {
+        c.writable();
+        let mounts = c.0["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|m| !m["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+        c.bind(&dev, "/dev", &["bind"]);
+        c.set("/linux/maskedPaths", json!(["/etc/passwd"]));
+    });
+    assert!(!out.stdout.contains("staff"), "the mask shows /etc/group: {out:?}");
+}
+
+fn a_terminal_does_not_follow_a_console_symlink(t: &Ctx) {
+    // CVE-2025-52565: the image has its own idea of /dev/console.
+    let victim = t.scratch().join("victim");
+    fs::write(&victim, "untouched").expect("write a file");
+    let dev = t.scratch();
+    symlink(&victim, dev.join("console")).expect("symlink");
+    let c = t.container(|c| {
+        c.set("/process/terminal", true);
+        c.args(&["sh", "-c", "echo x > /dev/console"]);
+        let mounts = c.0["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|m| m["destination"] != "/dev");
+        c.bind(&dev, "/dev", &["bind"]);
+    });
+    for dir in ["pts", "shm", "mqueue"] {
+        fs::create_dir(dev.join(dir)).expect("mkdir");
+    }
+    let socket = hearth_tests::terminal::ConsoleSocket::new(t);
+    let created = c.launch("create", &["--console-socket", &socket.path.to_string_lossy()]).run();
+    if created.code == 0 {
+        c.start();
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap_or_default(), "untouched");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    assert!(!mounts.contains("victim"), "{mounts}");
+}
+
+fn a_passwd_that_is_no_file_is_harmless(t: &Ctx) {
+    // HOME is looked up in a file of the image: a fifo must not hang the runtime, a symlink not lead outside.
+    let secret = t.scratch().join("passwd");
+    fs::write(&secret, "root:x:0:0:root:/secret:/bin/sh\n").expect("write a file");
+    let c = t.container(|c| c.args(&["sh", "-c", "echo $HOME"]));
+    fs::remove_file(c.rootfs("etc/passwd")).expect("remove passwd");
+    symlink(&secret, c.rootfs("etc/passwd")).expect("symlink");
+    assert!(!c.run().stdout.contains("secret"), "HOME was read from the host");
+}
