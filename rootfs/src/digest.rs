@@ -116,7 +116,15 @@ mod tests {
     fn digests_are_strict() {
         let good = format!("sha256:{}", "0a".repeat(32));
         assert_eq!(good.parse::<Digest>().unwrap().to_string(), good);
-        for bad in ["", "sha256:", "sha512:00", &good[..70], &good.to_uppercase(), &format!("{good}0"), "sha256:../x"] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha512:00",
+            &good[..70],
+            &good.to_uppercase(),
+            &format!("{good}0"),
+            "sha256:../x",
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -106,7 +106,10 @@ impl Error {
     }
 
     /// For `map_err`: `open(path).map_err(Error::path("open", path))`.
-    pub(crate) fn path<E: Into<io::Error>>(call: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
+    pub(crate) fn path<E: Into<io::Error>>(
+        call: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
         move |source| Self::Path { call, path: path.as_ref().to_owned(), source: source.into() }
     }
 }

@@ -122,7 +122,10 @@ pub struct Namespace {
 pub enum Owner {
     Root,
     /// `runc spec --rootless`: a user namespace with this one user and group in it.
-    Rootless { uid: u32, gid: u32 },
+    Rootless {
+        uid: u32,
+        gid: u32,
+    },
 }
 
 const CAPABILITIES: &[&str] = &["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -231,8 +234,7 @@ fn linux(owner: Owner, cgroup2: bool) -> Linux {
     match owner {
         Owner::Root => {
             namespaces.insert(1, "network");
-            linux.resources =
-                Some(Resources { devices: vec![DeviceRule { allow: false, access: "rwm" }] });
+            linux.resources = Some(Resources { devices: vec![DeviceRule { allow: false, access: "rwm" }] });
         }
         Owner::Rootless { uid, gid } => {
             linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: uid, size: 1 }];

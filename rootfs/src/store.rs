@@ -19,10 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{flock, FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::bundle::record::{BundleRecord, StoreRecord, OURS};
+use crate::bundle::record::{BundleRecord, OURS, StoreRecord};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Step};
@@ -202,7 +202,11 @@ impl Store {
     }
 
     /// The place for what is pulled under this name, for one unpack at a time.
-    pub(crate) fn pull_directory(&self, name: &Digest, progress: &mut dyn Progress) -> Result<(PathBuf, Lock)> {
+    pub(crate) fn pull_directory(
+        &self,
+        name: &Digest,
+        progress: &mut dyn Progress,
+    ) -> Result<(PathBuf, Lock)> {
         let lock = self.lock(&format!("pull-{}", name.hex()), *name, progress)?;
         let directory = self.room("pull", &name.hex());
         make_directory(&directory)?;
@@ -289,7 +293,8 @@ fn in_use(id: &str, record: &StoreRecord) -> Result<bool> {
 impl Lock {
     pub(crate) fn take(path: &Path, operation: FlockOperation) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(Error::path("open", path))?;
+        let file =
+            rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(Error::path("open", path))?;
         Self::on(file, path, operation)
     }
 

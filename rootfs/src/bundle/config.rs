@@ -21,7 +21,12 @@ pub(super) struct Users {
     pub(super) group: String,
 }
 
-pub(super) fn convert(image: &ImageConfiguration, users: &Users, owner: Owner, cgroup2: bool) -> Result<Spec> {
+pub(super) fn convert(
+    image: &ImageConfiguration,
+    users: &Users,
+    owner: Owner,
+    cgroup2: bool,
+) -> Result<Spec> {
     let mut spec = Spec::new(owner, cgroup2);
     spec.hostname = "hearth".into();
     spec.root.readonly = false;
@@ -42,8 +47,9 @@ pub(super) fn convert(image: &ImageConfiguration, users: &Users, owner: Owner, c
     for variable in config.env().iter().flatten() {
         set_variable(&mut spec.process.env, variable)?;
     }
-    let home = account.home.unwrap_or_else(|| "/".into());
-    if !spec.process.env.iter().any(|variable| variable.starts_with("HOME=")) {
+    if let Some(home) = account.home
+        && !spec.process.env.iter().any(|variable| variable.starts_with("HOME="))
+    {
         spec.process.env.push(format!("HOME={home}"));
     }
     let volumes: BTreeSet<_> = config.volumes().iter().flatten().collect();
@@ -110,7 +116,7 @@ fn annotations(image: &ImageConfiguration, config: &Config) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{json, Value};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -157,10 +163,14 @@ mod tests {
 
     #[test]
     fn an_image_that_says_nothing_gets_a_shell_at_the_root() {
-        for config in [json!(null), json!({}), json!({ "Entrypoint": null, "Cmd": [], "WorkingDir": "", "Volumes": null })] {
+        for config in [
+            json!(null),
+            json!({}),
+            json!({ "Entrypoint": null, "Cmd": [], "WorkingDir": "", "Volumes": null }),
+        ] {
             let spec = converted(config, "").unwrap();
             assert_eq!((&spec.process.args[..], spec.process.cwd.as_str()), (&["sh".to_owned()][..], "/"));
-            assert!(spec.process.env.contains(&"HOME=/".to_owned()));
+            assert_eq!(spec.process.env, Spec::new(Owner::Root, false).process.env);
         }
     }
 

@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::image::{Image, Layer, Platform, Source};
 use crate::layer::{self, Budget, Privilege, Target};
 use crate::progress::{Progress, Step};
-use crate::spec::{host_has_cgroup2_only, Owner};
-use crate::store::{make_directory, open_directory, remove, set_mode, Lock, Store};
+use crate::spec::{Owner, host_has_cgroup2_only};
+use crate::store::{Lock, Store, make_directory, open_directory, remove, set_mode};
 use crate::{beneath, overlay};
 use record::{BundleRecord, OURS};
 
@@ -60,9 +60,12 @@ pub fn parse_size(word: &str) -> Result<u64> {
         Some(b'T' | b't') => (&word[..word.len() - 1], 40),
         _ => (word, 0),
     };
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    let number =
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
     let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size > 0);
-    size.ok_or_else(|| Error::invalid("--max-size", format!("{word:?}"), "bytes, or a number with K, M, G or T"))
+    size.ok_or_else(|| {
+        Error::invalid("--max-size", format!("{word:?}"), "bytes, or a number with K, M, G or T")
+    })
 }
 
 impl Default for Options {
@@ -84,7 +87,12 @@ pub struct Unpacked {
 }
 
 /// Makes `bundle` from the image in `source`.
-pub fn unpack(source: &Source, bundle: &Path, options: &Options, progress: &mut dyn Progress) -> Result<Unpacked> {
+pub fn unpack(
+    source: &Source,
+    bundle: &Path,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Unpacked> {
     let store = Store::open(&options.store)?;
     let image = Image::find(source, options.platform.as_ref(), options.plain_http, &store, progress)?;
     let place = Place::take(bundle, &image.digest)?;
@@ -166,8 +174,12 @@ impl Work<'_> {
     /// Makes sure that the store has every layer.
     fn layers(&mut self, chains: &[Digest]) -> Result<()> {
         let layers = &self.image.layers;
-        let missing: Vec<_> =
-            layers.iter().zip(chains).filter(|(_, chain)| !self.store.has(chain)).map(|(layer, _)| layer).collect();
+        let missing: Vec<_> = layers
+            .iter()
+            .zip(chains)
+            .filter(|(_, chain)| !self.store.has(chain))
+            .map(|(layer, _)| layer)
+            .collect();
         self.image.fetch(&missing, self.progress)?;
         let mut budget = Budget::new(self.options.max_size);
         for (index, (layer, chain)) in layers.iter().zip(chains).enumerate() {

@@ -109,6 +109,8 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<()> {
 fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     let random = "/dev/urandom";
-    File::open(random).and_then(|mut file| file.read_exact(&mut bytes)).map_err(Error::path("read", random))?;
+    File::open(random)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(Error::path("read", random))?;
     Ok(hex::encode(bytes))
 }

@@ -98,7 +98,8 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\n\napp:x:1000:100:App:/home/app:/bin/sh\n\
         nohome:x:5:5::\n2000:x:3000:3000::/odd:\nbroken:x:many:0::/:\n";
-    const GROUP: &str = "root:x:0:\nusers:x:100:app\nwheel:x:27:app,root\naudio:x:29:apple\nvideo:x:44:other,app\n77:x:78:\n";
+    const GROUP: &str =
+        "root:x:0:\nusers:x:100:app\nwheel:x:27:app,root\naudio:x:29:apple\nvideo:x:44:other,app\n77:x:78:\n";
 
     #[test]
     fn users_are_found_by_name_and_number() {
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        for wanted in ["nobody", "app:nogroup", "-1", "4294967295", "4294967296", "broken", "1000:4294967295"] {
+        for wanted in ["nobody", "app:nogroup", "-1", "4294967295", "4294967296", "broken", "1000:4294967295"]
+        {
             assert!(resolve(wanted, PASSWD, GROUP).is_err(), "{wanted}");
         }
         assert_eq!(resolve("", "", "").unwrap().user, User::default());

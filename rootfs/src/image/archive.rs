@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::blobs::Section;
 use crate::error::{Error, Result};
-use crate::layer::tar::{Kind, Reader, TarError};
 use crate::layer::Decompressed;
+use crate::layer::tar::{Kind, Reader, TarError};
 use crate::store::Store;
 
 const MAX_FILES: usize = 100_000;

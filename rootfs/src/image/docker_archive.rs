@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::blobs::Blobs;
 use super::source::full_reference;
-use super::{parse, read_limited, verify, Image, Platform, MAX_CONFIG, MAX_MANIFEST};
+use super::{Image, MAX_CONFIG, MAX_MANIFEST, Platform, parse, read_limited, verify};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 

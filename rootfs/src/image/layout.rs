@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 
 use super::blobs::Blobs;
-use super::{document, parse, read_limited, Platform, MAX_MANIFEST};
+use super::{MAX_MANIFEST, Platform, document, parse, read_limited};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -26,7 +26,11 @@ pub(super) fn tagged(blobs: &Blobs, tag: Option<&str>, place: &str) -> Result<Ve
         let tags: BTreeSet<_> = index.manifests().iter().map(name).collect();
         if tags.len() > 1 {
             let wanted = "without a tag, for it has several".into();
-            return Err(Error::NoImage { place: place.into(), wanted, found: list(tags.into_iter().flatten()) });
+            return Err(Error::NoImage {
+                place: place.into(),
+                wanted,
+                found: list(tags.into_iter().flatten()),
+            });
         }
         return Ok(index.manifests().clone());
     };
@@ -76,7 +80,8 @@ fn describe(descriptor: &Descriptor) -> String {
     let tag = descriptor.annotations().as_ref().and_then(|annotations| annotations.get(TAG));
     match (descriptor.platform(), tag) {
         (Some(platform), _) => {
-            let variant = platform.variant().as_ref().map(|variant| format!("/{variant}")).unwrap_or_default();
+            let variant =
+                platform.variant().as_ref().map(|variant| format!("/{variant}")).unwrap_or_default();
             format!("{}/{}{variant}", platform.os(), platform.architecture())
         }
         (None, Some(tag)) => format!("the tag {tag:?}"),

@@ -89,7 +89,8 @@ impl Image {
     fn from_manifest(blobs: Blobs, descriptor: &Descriptor, platform: Option<&Platform>) -> Result<Self> {
         let manifest: ImageManifest = document(&blobs, "manifest", descriptor, MAX_MANIFEST)?;
         let digest = digest(descriptor)?;
-        let config: ImageConfiguration = document(&blobs, "image configuration", manifest.config(), MAX_CONFIG)?;
+        let config: ImageConfiguration =
+            document(&blobs, "image configuration", manifest.config(), MAX_CONFIG)?;
         let mut promises = Vec::new();
         for (number, layer) in manifest.layers().iter().enumerate() {
             check_layer_type(number, layer.media_type())?;
@@ -167,7 +168,9 @@ fn check_layer_type(number: usize, media_type: &MediaType) -> Result<()> {
         | M::ImageLayerNonDistributableZstd => true,
         M::Other(other) => matches!(
             other.strip_prefix("application/vnd.docker.image.rootfs."),
-            Some("diff.tar" | "diff.tar.gzip" | "diff.tar.zstd" | "foreign.diff.tar" | "foreign.diff.tar.gzip")
+            Some(
+                "diff.tar" | "diff.tar.gzip" | "diff.tar.zstd" | "foreign.diff.tar" | "foreign.diff.tar.gzip"
+            )
         ),
         _ => false,
     };
@@ -184,7 +187,12 @@ pub(crate) fn digest(descriptor: &Descriptor) -> Result<Digest> {
 }
 
 /// Reads and verifies the document that `descriptor` speaks of.
-fn document<T: DeserializeOwned>(blobs: &Blobs, kind: &str, descriptor: &Descriptor, limit: u64) -> Result<T> {
+fn document<T: DeserializeOwned>(
+    blobs: &Blobs,
+    kind: &str,
+    descriptor: &Descriptor,
+    limit: u64,
+) -> Result<T> {
     let digest = digest(descriptor)?;
     let name = format!("{kind} {digest}");
     let content = read_limited(blobs.open(&layout::blob_path(&digest))?, &name, limit)?;

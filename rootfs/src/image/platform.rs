@@ -54,7 +54,8 @@ impl Platform {
     pub(super) fn choose<'a>(&self, manifests: &'a [Descriptor]) -> Option<&'a Descriptor> {
         let rank = |descriptor: &Descriptor| {
             let platform = descriptor.platform().as_ref()?;
-            let same = platform.os().to_string() == self.os && platform.architecture().to_string() == self.arch;
+            let same =
+                platform.os().to_string() == self.os && platform.architecture().to_string() == self.arch;
             match (same, platform.variant()) {
                 (false, _) => None,
                 (true, ours) if *ours == self.variant => Some(0),
@@ -119,7 +120,14 @@ mod tests {
 
     #[test]
     fn an_index_gives_the_closest_manifest() {
-        let all = ["unknown/unknown", "linux/amd64/v3", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "windows/amd64"];
+        let all = [
+            "unknown/unknown",
+            "linux/amd64/v3",
+            "linux/amd64",
+            "linux/arm/v6",
+            "linux/arm/v7",
+            "windows/amd64",
+        ];
         assert_eq!(chosen("linux/amd64", &all), Some(2));
         assert_eq!(chosen("linux/amd64/v3", &all), Some(1));
         assert_eq!(chosen("linux/amd64/v2", &all), Some(2));

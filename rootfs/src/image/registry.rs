@@ -75,7 +75,8 @@ impl Pulled {
             return Ok(());
         }
         let message = message.trim().trim_start_matches("hearth-pull: ");
-        let message = if message.is_empty() { format!("{HELPER} ended with {status}") } else { message.into() };
+        let message =
+            if message.is_empty() { format!("{HELPER} ended with {status}") } else { message.into() };
         Err(Error::Pull { image: self.image.clone(), message })
     }
 

@@ -104,7 +104,19 @@ mod tests {
 
     #[test]
     fn other_words_are_refused() {
-        for word in ["", "oci", "oci:", "oci::tag", "oci:a:", "busybox", "dir:x", "docker:x", "docker://", "docker://-x", "docker://a b"] {
+        for word in [
+            "",
+            "oci",
+            "oci:",
+            "oci::tag",
+            "oci:a:",
+            "busybox",
+            "dir:x",
+            "docker:x",
+            "docker://",
+            "docker://-x",
+            "docker://a b",
+        ] {
             assert!(word.parse::<Source>().is_err(), "{word}");
         }
     }

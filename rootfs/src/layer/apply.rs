@@ -15,14 +15,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use rustix::fs::{fstat, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
 use super::name::{self, Meaning, Name};
 use super::tar::{Entry, Input, Kind, Reader, Sparse, TarError};
-use super::{read_error, Target, MAX_ENTRIES};
+use super::{MAX_ENTRIES, Target, read_error};
 use crate::beneath;
-use crate::error::{lossy, LayerError, Problem};
+use crate::error::{LayerError, Problem, lossy};
 pub(crate) use metadata::Privilege;
 use metadata::Times;
 
@@ -126,7 +126,12 @@ impl Apply<'_> {
         }
     }
 
-    fn place<R: Input>(&mut self, name: &Name, entry: &Entry, data: &mut Reader<R>) -> Result<(), LayerError> {
+    fn place<R: Input>(
+        &mut self,
+        name: &Name,
+        entry: &Entry,
+        data: &mut Reader<R>,
+    ) -> Result<(), LayerError> {
         let parent = self.parent(&name.directory, &entry.name)?;
         let parent = parent.as_fd();
         let last = &name.last[..];
@@ -157,8 +162,12 @@ impl Apply<'_> {
             Kind::Char { major: 0, minor: 0 } => {
                 Err(LayerError::refused(&entry.name, Problem::OverlayWhiteout))
             }
-            Kind::Char { major, minor } => self.node(parent, last, entry, FileType::CharacterDevice, (*major, *minor)),
-            Kind::Block { major, minor } => self.node(parent, last, entry, FileType::BlockDevice, (*major, *minor)),
+            Kind::Char { major, minor } => {
+                self.node(parent, last, entry, FileType::CharacterDevice, (*major, *minor))
+            }
+            Kind::Block { major, minor } => {
+                self.node(parent, last, entry, FileType::BlockDevice, (*major, *minor))
+            }
             Kind::Fifo => self.node(parent, last, entry, FileType::Fifo, (0, 0)),
         }
     }
@@ -348,7 +357,8 @@ impl Apply<'_> {
             let made = beneath::child_directory(above.as_fd(), last)
                 .map_err(LayerError::call("open the directory of", entry))?;
             let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-            rustix::fs::fchmod(&made, mode).map_err(LayerError::call("set the mode of the directory of", entry))?;
+            rustix::fs::fchmod(&made, mode)
+                .map_err(LayerError::call("set the mode of the directory of", entry))?;
             // no entry says when: the same layer shall give the same tree at any time
             let pending = Pending { path: path.to_vec(), times: metadata::epoch(), mode: None };
             self.directories.insert(self.identity(made.as_fd(), entry)?, pending);
@@ -409,7 +419,12 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn hide_contents(&mut self, directory: BorrowedFd<'_>, depth: usize, entry: &[u8]) -> Result<(), LayerError> {
+    fn hide_contents(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        depth: usize,
+        entry: &[u8],
+    ) -> Result<(), LayerError> {
         if depth > MAX_PARTLY_HIDDEN {
             return Err(LayerError::refused(entry, Problem::TooDeep(MAX_PARTLY_HIDDEN)));
         }
@@ -433,7 +448,8 @@ impl Apply<'_> {
             rustix::fs::futimens(&directory, &pending.times)
                 .map_err(|error| tree("set the times of a directory", error))?;
             if let Some(mode) = pending.mode {
-                rustix::fs::fchmod(&directory, mode).map_err(|error| tree("set the mode of a directory", error))?;
+                rustix::fs::fchmod(&directory, mode)
+                    .map_err(|error| tree("set the mode of a directory", error))?;
             }
         }
         Ok(())

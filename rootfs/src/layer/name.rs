@@ -1,6 +1,6 @@
 //! PURE. What a name in a layer means: a place below the root, or a whiteout of one.
 
-use crate::error::{lossy, Problem};
+use crate::error::{Problem, lossy};
 
 /// One component must fit in a directory entry, the whole in one system call.
 const MAX_COMPONENT: usize = 255;

@@ -9,7 +9,7 @@ mod pax;
 
 use std::io::{self, Read};
 
-pub(crate) use header::{Header, Type, BLOCK};
+pub(crate) use header::{BLOCK, Header, Type};
 use pax::Extensions;
 
 use crate::error::Problem;
@@ -205,7 +205,12 @@ impl<R: Input> Reader<R> {
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > MAX_EXTENSION {
             let expected = "at most 1 MiB";
-            return Err(Problem::Field { field: "extended header's size", value: size.to_string(), expected }.into());
+            return Err(Problem::Field {
+                field: "extended header's size",
+                value: size.to_string(),
+                expected,
+            }
+            .into());
         }
         self.extent(size)?;
         let mut content = Vec::new();
@@ -244,7 +249,8 @@ impl<R: Input> Reader<R> {
                         let done = number.take().ok_or_else(|| map_problem("an empty line"))?;
                         match wanted {
                             None => {
-                                let segments = usize::try_from(done).ok().filter(|count| *count <= MAX_SEGMENTS);
+                                let segments =
+                                    usize::try_from(done).ok().filter(|count| *count <= MAX_SEGMENTS);
                                 wanted = Some(2 * segments.ok_or_else(|| map_problem("too many segments"))?);
                             }
                             Some(_) => numbers.push(done),

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use hearth_rootfs::image::{choose, parse, MAX_MANIFEST};
+use hearth_rootfs::image::{MAX_MANIFEST, choose, parse};
 use hearth_rootfs::{Digest, Platform};
 use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
 use oci_client::{Client, Reference};
@@ -127,8 +127,8 @@ impl Puller {
             user_agent: concat!("hearth-pull/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config)
-            .map_err(|source| Error::Registry { what: "ready".into(), source })?;
+        let client =
+            Client::try_from(config).map_err(|source| Error::Registry { what: "ready".into(), source })?;
         let layout = Layout::open(&arguments.directory)?;
         Ok(Self { client, arguments, layout })
     }
@@ -197,7 +197,12 @@ impl Puller {
         let size = descriptor.size();
         if size > limit {
             let (what, found) = (format!("blob {digest}"), size.to_string());
-            return Err(Error::Mismatch { what, property: "size", found, expected: format!("at most {limit}") });
+            return Err(Error::Mismatch {
+                what,
+                property: "size",
+                found,
+                expected: format!("at most {limit}"),
+            });
         }
         if self.layout.has(&digest, size)? {
             return Ok(());
@@ -315,7 +320,10 @@ mod tests {
     fn arguments_are_checked() {
         let parse = |line: &str| arguments(line.split(' ').map(String::from));
         let digest = Digest::of(b"");
-        let good = parse(&format!("--layer={digest} --layer={digest} --platform=linux/arm64 127.0.0.1:5000/a:b dir")).unwrap();
+        let good = parse(&format!(
+            "--layer={digest} --layer={digest} --platform=linux/arm64 127.0.0.1:5000/a:b dir"
+        ))
+        .unwrap();
         assert_eq!(good.layers, Layers::Only(vec![digest, digest]));
         assert!(good.plain_http);
         for line in ["", "a", "a b c", "--what a b", "--layer=x a b", "--platform=x a b", "UPPER/CASE:: d"] {

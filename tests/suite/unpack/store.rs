@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::mount::{unmount, UnmountFlags};
+use rustix::mount::{UnmountFlags, unmount};
 
-use super::workshop::{image, run, unpacker, Layer, Tar, Workshop};
+use super::workshop::{Layer, Tar, Workshop, image, run, unpacker};
 use super::{tree, trees};
 
 fn layer(file: &str) -> Layer {
@@ -29,7 +29,11 @@ fn images_share_layers_and_gc_drops_those_of_no_bundle() {
     let (first, second) = (workshop.unpack(&one, "a", &[]), workshop.unpack(&two, "b", &[]));
     assert_eq!(layers_in(&workshop), 3);
     fs::write(first.join("rootfs/d/base"), "changed").unwrap();
-    assert_eq!(fs::read_to_string(second.join("rootfs/d/base")).unwrap(), "base", "changes are a bundle's own");
+    assert_eq!(
+        fs::read_to_string(second.join("rootfs/d/base")).unwrap(),
+        "base",
+        "changes are a bundle's own"
+    );
     gc(&workshop);
     assert_eq!(layers_in(&workshop), 3);
     unmount(first.join("rootfs"), UnmountFlags::empty()).unwrap();
@@ -125,8 +129,16 @@ fn four_at_once_do_the_work_once() {
         .zip(&traces)
         .map(|(bundle, trace)| {
             let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "--seccomp-bpf", "-e", "trace=rename,renameat,renameat2", "-o"]).arg(trace);
-            strace.arg(unpacker()).arg("unpack").arg("--store").arg(workshop.path("store")).arg(&source).arg(bundle);
+            strace
+                .args(["-f", "-qq", "--seccomp-bpf", "-e", "trace=rename,renameat,renameat2", "-o"])
+                .arg(trace);
+            strace
+                .arg(unpacker())
+                .arg("unpack")
+                .arg("--store")
+                .arg(workshop.path("store"))
+                .arg(&source)
+                .arg(bundle);
             strace.spawn().unwrap()
         })
         .collect();
@@ -134,7 +146,8 @@ fn four_at_once_do_the_work_once() {
         assert!(child.wait().unwrap().success());
     }
     let renames = traces.iter().map(|trace| fs::read_to_string(trace).unwrap()).collect::<String>();
-    let made = renames.lines().filter(|line| line.contains("/store/layers/") && line.ends_with("= 0")).count();
+    let made =
+        renames.lines().filter(|line| line.contains("/store/layers/") && line.ends_with("= 0")).count();
     assert_eq!((made, layers_in(&workshop)), (4, 4));
     let expected = tree::read(&bundles[0].join("rootfs"));
     assert!(expected.len() > 1000);
@@ -148,7 +161,9 @@ fn four_at_once_do_the_work_once() {
 fn four_at_once_to_one_bundle_make_one_bundle() {
     let workshop = Workshop::new();
     let source = image(&workshop.path("image"), &[layer("base"), layer("top")]);
-    let mut children: Vec<_> = (0..4).map(|_| workshop.hearth("unpack").arg(&source).arg(workshop.path("bundle")).spawn().unwrap()).collect();
+    let mut children: Vec<_> = (0..4)
+        .map(|_| workshop.hearth("unpack").arg(&source).arg(workshop.path("bundle")).spawn().unwrap())
+        .collect();
     assert!(children.iter_mut().all(|child| child.wait().unwrap().success()));
     assert_eq!(workshop.mounts().len(), 1);
     workshop.expect_clean(&["bundle"]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rustix::mount::UnmountFlags;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A directory of its own for one test: no mount below it outlives the test.
@@ -166,7 +166,8 @@ impl<'a> Layout<'a> {
 
     pub(super) fn blob(&self, content: &[u8]) -> String {
         let digest = digest(content);
-        fs::write(self.directory.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap()), content).unwrap();
+        fs::write(self.directory.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap()), content)
+            .unwrap();
         digest
     }
 
@@ -228,11 +229,15 @@ pub(super) struct Tar(Vec<u8>);
 impl Tar {
     pub(super) fn entry(mut self, name: impl AsRef<[u8]>, kind: u8, link: &str, data: &[u8]) -> Self {
         let name = name.as_ref();
-        let long: Vec<_> = [("path", name), ("linkpath", link.as_bytes())].into_iter().filter(|(_, text)| text.len() > 100).collect();
+        let long: Vec<_> = [("path", name), ("linkpath", link.as_bytes())]
+            .into_iter()
+            .filter(|(_, text)| text.len() > 100)
+            .collect();
         if !long.is_empty() {
             self = self.pax(&long);
         }
-        let header = header(&name[..name.len().min(100)], kind, &link[..link.len().min(100)], data.len() as u64);
+        let header =
+            header(&name[..name.len().min(100)], kind, &link[..link.len().min(100)], data.len() as u64);
         self.0.extend(header);
         self.0.extend(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
@@ -296,7 +301,8 @@ pub(super) fn header(name: &[u8], kind: u8, link: &str, size: u64) -> [u8; 512] 
     block[329..336].copy_from_slice(b"0000000");
     block[337..344].copy_from_slice(b"0000000");
     let blank = |at: usize| (148..156).contains(&at);
-    let sum: u32 = block.iter().enumerate().map(|(at, byte)| if blank(at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| if blank(at) { 32 } else { u32::from(*byte) }).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }

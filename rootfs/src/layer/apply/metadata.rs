@@ -68,7 +68,10 @@ pub(super) fn mode(entry: &Entry) -> Mode {
 
 /// An entry that says nothing of its last access gets its last change.
 pub(super) fn times(entry: &Entry) -> Times {
-    Times { last_access: timespec(entry.atime.unwrap_or(entry.mtime)), last_modification: timespec(entry.mtime) }
+    Times {
+        last_access: timespec(entry.atime.unwrap_or(entry.mtime)),
+        last_modification: timespec(entry.mtime),
+    }
 }
 
 pub(super) fn times_of(stat: &Stat) -> Times {

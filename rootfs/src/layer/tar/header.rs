@@ -1,6 +1,6 @@
 //! One 512-byte header: fixed fields, in octal or base-256.
 
-use super::{Time, TarError};
+use super::{TarError, Time};
 use crate::error::Problem;
 
 pub(crate) const BLOCK: usize = 512;
@@ -160,9 +160,10 @@ fn sparse_pairs(pairs: &[u8], numbers: &mut Vec<u64>) -> Result<(), TarError> {
 
 /// Owners are 32-bit, and the last number means "nobody" to every call that takes one.
 pub(super) fn id(field: &'static str, value: u64) -> Result<u32, TarError> {
-    u32::try_from(value).ok().filter(|id| *id != u32::MAX).ok_or_else(|| {
-        Problem::Field { field, value: value.to_string(), expected: "0 to 4294967294" }.into()
-    })
+    u32::try_from(value)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| Problem::Field { field, value: value.to_string(), expected: "0 to 4294967294" }.into())
 }
 
 /// Octal digits between blanks and NULs, or base-256: a first byte with its top bit set, two's complement.
@@ -193,6 +194,7 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
 
 /// The sum of all bytes, the checksum's own read as blanks: unsigned as it should be, and signed as some wrote it.
 fn checksums(block: &[u8; BLOCK]) -> (i64, i64) {
-    let bytes = block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+    let bytes =
+        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
     bytes.fold((0, 0), |sums, byte| (sums.0 + i64::from(byte), sums.1 + i64::from(byte.cast_signed())))
 }

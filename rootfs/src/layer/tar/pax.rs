@@ -2,7 +2,7 @@
 
 use super::header::id;
 use super::{TarError, Time};
-use crate::error::{lossy, Problem};
+use crate::error::{Problem, lossy};
 
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
@@ -121,7 +121,8 @@ fn parse_time(value: &[u8]) -> Option<Time> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let nanos = (0..9).fold(0, |nanos, at| nanos * 10 + u32::from(fraction.get(at).map_or(0, |digit| digit - b'0')));
+    let nanos =
+        (0..9).fold(0, |nanos, at| nanos * 10 + u32::from(fraction.get(at).map_or(0, |digit| digit - b'0')));
     let seconds = i64::try_from(whole).ok()?;
     match (negative, nanos) {
         (false, _) => Some(Time { seconds, nanos }),

@@ -18,7 +18,11 @@ pub(crate) fn header(name: &[u8], kind: u8, size: u64, edit: impl FnOnce(&mut [u
     block[156] = kind;
     block[257..265].copy_from_slice(b"ustar\x0000");
     edit(&mut block);
-    let sum: u64 = block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u64::from(*b) }).sum();
+    let sum: u64 = block
+        .iter()
+        .enumerate()
+        .map(|(at, b)| if (148..156).contains(&at) { 32 } else { u64::from(*b) })
+        .sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }
@@ -87,7 +91,11 @@ fn pax_records_override_the_header() {
 
 #[test]
 fn extensions_end_with_the_entry_they_precede() {
-    let stream = [pax(&record("path", b"p")), header(b"a", b'0', 0, |_| {}).to_vec(), header(b"b", b'0', 0, |_| {}).to_vec()];
+    let stream = [
+        pax(&record("path", b"p")),
+        header(b"a", b'0', 0, |_| {}).to_vec(),
+        header(b"b", b'0', 0, |_| {}).to_vec(),
+    ];
     let names: Vec<_> = all(&stream.concat()).unwrap().into_iter().map(|(entry, _)| entry.name).collect();
     assert_eq!(names, [b"p".to_vec(), b"b".to_vec()]);
 }
@@ -102,7 +110,8 @@ fn pax_sparse_1_0_reads_its_map_from_the_data() {
     ]
     .concat();
     let data = [padded(b"2\n4096\n3\n999999\n1\n"), b"abcd".to_vec()].concat();
-    let stream = [pax(&records), header(b"fake", b'0', data.len() as u64, |_| {}).to_vec(), padded(&data)].concat();
+    let stream =
+        [pax(&records), header(b"fake", b'0', data.len() as u64, |_| {}).to_vec(), padded(&data)].concat();
     let (entry, data) = all(&stream).unwrap().remove(0);
     assert_eq!(entry.name, b"real");
     assert_eq!(entry.kind, Kind::Sparse(Sparse { size: 1_000_000, segments: vec![(4096, 3), (999_999, 1)] }));
@@ -124,9 +133,13 @@ fn absurd_headers_are_refused() {
         header(b"x", b'x', 1 << 30, |_| {}).to_vec(),
         header(b"x", b'L', 1 << 30, |_| {}).to_vec(),
         header(b"x", b'Z', 0, |_| {}).to_vec(),
-        header(b"x", b'0', 0, |block| block[108..116].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff")).to_vec(),
+        header(b"x", b'0', 0, |block| block[108..116].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff"))
+            .to_vec(),
         header(b"x", b'0', 0, |block| block[124..136].copy_from_slice(b"9999999999 \0")).to_vec(),
-        header(b"x", b'0', 0, |block| block[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff")).to_vec(),
+        header(b"x", b'0', 0, |block| {
+            block[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff")
+        })
+        .to_vec(),
         pax(b"5 a=b\n"),
         pax(b"999999 a=b\n"),
         pax(b"99999999999999999999999 a=b\n"),

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use base64::prelude::{Engine, BASE64_STANDARD};
-use oci_client::secrets::RegistryAuth;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use oci_client::Reference;
+use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -63,7 +63,8 @@ fn lookup(content: &[u8], image: &Reference, path: &Path) -> Result<RegistryAuth
     })?;
     let mut scope = format!("{}/{}", image.registry(), image.repository());
     loop {
-        if let Some(entry) = config.auths.iter().find(|(key, _)| normal(key) == scope).map(|(_, entry)| entry) {
+        if let Some(entry) = config.auths.iter().find(|(key, _)| normal(key) == scope).map(|(_, entry)| entry)
+        {
             return credentials(entry, path);
         }
         match scope.rfind('/') {
@@ -122,8 +123,10 @@ mod tests {
 
     #[test]
     fn broken_files_are_refused_without_quoting_them() {
-        for config in [r#"{"auths": {"h.example": {"auth": "secret!"}}}"#, r#"{"auths": "secret"}"#, "secret"] {
-            let error = lookup(config.as_bytes(), &"h.example/x".parse().unwrap(), Path::new("f")).err().unwrap();
+        for config in [r#"{"auths": {"h.example": {"auth": "secret!"}}}"#, r#"{"auths": "secret"}"#, "secret"]
+        {
+            let error =
+                lookup(config.as_bytes(), &"h.example/x".parse().unwrap(), Path::new("f")).err().unwrap();
             assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
         }
     }

@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use hearth_rootfs::image::{parse, MAX_MANIFEST};
 use hearth_rootfs::Digest;
+use hearth_rootfs::image::{MAX_MANIFEST, parse};
 use oci_spec::image::{ImageIndex, ImageManifest};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Result};
