@@ -17,6 +17,9 @@ pub enum Error {
     /// A call without a path failed.
     #[error("{call}")]
     Sys { call: &'static str, source: io::Error },
+    /// An image could not become a bundle.
+    #[error(transparent)]
+    Rootfs(#[from] hearth_rootfs::Error),
 }
 
 impl Error {

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
-use hearth_rootfs::{gc, Store};
+use hearth_rootfs::{Store, gc};
 
 pub(crate) fn command() -> Command {
     Command::new("gc")
         .about("Drop layers that no bundle needs, and what interrupted work has left")
-        .arg(super::store_argument())
+        .arg(super::unpack::store_argument())
 }
 
 pub(crate) fn run(_: &super::Global, args: &ArgMatches) -> crate::Result<u8> {

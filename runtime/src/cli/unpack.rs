@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use hearth_rootfs::{parse_size, Options, Source, TerminalLine};
+use hearth_rootfs::{Options, Source, TerminalLine, parse_size};
 
 const ABOUT: &str = "Make a bundle from an OCI image
 
@@ -36,9 +36,20 @@ pub(crate) fn command() -> Command {
         .arg(value("max-size", "BYTES", "What the layers may add up to, with K, M, G or T [default: 64G]"))
         .arg(value("platform", "OS/ARCH[/VARIANT]", "Which image of an index [default: this machine's]"))
         .arg(flag("plain-http", "Speak HTTP to the registry (on loopback always)"))
-        .arg(super::store_argument())
+        .arg(store_argument())
         .arg(Arg::new("SOURCE").required(true).help(SOURCE))
-        .arg(Arg::new("BUNDLE").required(true).value_parser(clap::value_parser!(PathBuf)).help("A directory that is new or empty"))
+        .arg(
+            Arg::new("BUNDLE")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("A directory that is new or empty"),
+        )
+}
+
+/// Shared with `gc`.
+pub(super) fn store_argument() -> Arg {
+    let help = "Where layers are kept [default: /var/lib/hearth; an ordinary user's ~/.local/share/hearth]";
+    Arg::new("store").long("store").value_name("DIR").value_parser(clap::value_parser!(PathBuf)).help(help)
 }
 
 impl Unpack {

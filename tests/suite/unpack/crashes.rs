@@ -18,7 +18,7 @@ fn killed_and_repeated(flags: &[&str]) {
     let whole = started.elapsed();
     workshop.expect_clean(&["reference"]);
     let mut interrupted = 0;
-    for twelfth in [0, 1, 3, 5, 7, 9] {
+    for twelfth in [0, 2, 5, 8] {
         let bundle = workshop.path("bundle");
         let mut child = workshop
             .hearth("unpack")
@@ -39,7 +39,7 @@ fn killed_and_repeated(flags: &[&str]) {
         tree::expect_same(&expected, &tree::read(&bundle.join("rootfs")), &[]);
         workshop.expect_clean(&["bundle"]);
     }
-    assert!(interrupted >= 4, "only {interrupted} were killed in time");
+    assert!(interrupted >= 3, "only {interrupted} were killed in time");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 use serde_json::{Value, json};
@@ -47,12 +48,32 @@ impl Workshop {
         message
     }
 
+    /// A process that another test starts at this moment may hold what this one had open, until it executes.
+    pub(super) fn unmount(&self, bundle: &str) {
+        let rootfs = self.path(bundle).join("rootfs");
+        for _ in 0..500 {
+            match rustix::mount::unmount(&rootfs, UnmountFlags::empty()) {
+                Err(rustix::io::Errno::BUSY) => std::thread::sleep(Duration::from_millis(10)),
+                answer => {
+                    return answer.unwrap_or_else(|error| panic!("unmount {}: {error}", rootfs.display()));
+                }
+            }
+        }
+        panic!("{} stays busy", rootfs.display());
+    }
+
+    /// Removes a bundle of any kind, whole or not.
+    pub(super) fn remove(&self, bundle: &str) {
+        if self.mounts().contains(&self.path(bundle).join("rootfs")) {
+            self.unmount(bundle);
+        }
+        fs::remove_dir_all(self.path(bundle)).unwrap();
+    }
+
     /// Unmounts and removes the bundles, and expects that gc then leaves nothing in the store.
     pub(super) fn expect_clean(&self, bundles: &[&str]) {
         for bundle in bundles {
-            let bundle = self.path(bundle);
-            let _ = rustix::mount::unmount(bundle.join("rootfs"), UnmountFlags::empty());
-            fs::remove_dir_all(&bundle).unwrap();
+            self.remove(bundle);
         }
         run(&mut self.hearth("gc"));
         for room in ["layers", "tmp", "l", "bundles", "pull", "locks"] {
@@ -65,7 +86,7 @@ impl Workshop {
     pub(super) fn mounts(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = mounts.lines().map(|line| PathBuf::from(line.split(' ').nth(4).unwrap()));
-        points.filter(|point| point.starts_with(self.directory.path())).collect()
+        points.map(unescaped).filter(|point| point.starts_with(self.directory.path())).collect()
     }
 }
 
@@ -75,6 +96,10 @@ impl Drop for Workshop {
             let _ = rustix::mount::unmount(point, UnmountFlags::DETACH);
         }
     }
+}
+
+fn unescaped(point: PathBuf) -> PathBuf {
+    point.to_str().unwrap().replace("\\040", " ").replace("\\134", "\\").into()
 }
 
 pub(super) fn unpacker() -> PathBuf {
@@ -175,7 +200,7 @@ impl<'a> Layout<'a> {
     pub(super) fn image(&self, layers: &[Layer], arch: &str, config: &Value) -> Value {
         let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         let config = json!({
-            "architecture": arch, "os": "linux", "config": config,
+            "created": "2020-01-01T00:00:00Z", "architecture": arch, "os": "linux", "config": config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         let config = config.to_string();
