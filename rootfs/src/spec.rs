@@ -250,3 +250,65 @@ fn linux(owner: Owner, cgroup2: bool) -> Linux {
     linux.namespaces = namespaces.into_iter().map(|kind| Namespace { kind }).collect();
     linux
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What a runc writes, with what runc 1.1 has differently from later ones taken away.
+    fn runc_spec(runc: &Path, flags: &[&str]) -> Value {
+        let directory = tempfile::tempdir().unwrap();
+        let status = Command::new(runc).arg("spec").args(flags).current_dir(&directory).status().unwrap();
+        assert!(status.success());
+        let config = std::fs::read(directory.path().join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&config).unwrap();
+        config["ociVersion"] = json!("1.3.0");
+        config["process"]["capabilities"].as_object_mut().unwrap().remove("ambient");
+        config
+    }
+
+    fn runcs() -> Vec<std::path::PathBuf> {
+        let path = std::env::var_os("PATH").unwrap();
+        let runcs: Vec<_> = std::env::split_paths(&path).map(|directory| directory.join("runc")).collect();
+        let runcs: Vec<_> = runcs.into_iter().filter(|runc| runc.exists()).collect();
+        assert!(!runcs.is_empty(), "runc is the reference: install it");
+        runcs
+    }
+
+    #[test]
+    fn the_spec_is_what_every_runc_here_writes() {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        for (flags, owner) in [(&[][..], Owner::Root), (&["--rootless"], Owner::Rootless { uid, gid })] {
+            let ours: Value =
+                serde_json::from_slice(&Spec::new(owner, host_has_cgroup2_only()).to_json().unwrap())
+                    .unwrap();
+            for runc in runcs() {
+                assert_eq!(ours, runc_spec(&runc, flags), "{} {flags:?}", runc.display());
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_that_of_runc_too() {
+        let text = String::from_utf8(Spec::new(Owner::Root, false).to_json().unwrap()).unwrap();
+        assert!(
+            text.starts_with("{\n\t\"ociVersion\": \"1.3.0\",\n\t\"process\": {\n\t\t\"terminal\": true,")
+        );
+    }
+
+    #[test]
+    fn a_host_of_cgroup2_gets_a_cgroup_namespace() {
+        let kinds =
+            |owner| Spec::new(owner, true).linux.namespaces.iter().map(|n| n.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(Owner::Root), ["pid", "network", "ipc", "uts", "mount", "cgroup"]);
+        assert_eq!(
+            kinds(Owner::Rootless { uid: 1, gid: 1 }),
+            ["pid", "ipc", "uts", "mount", "cgroup", "user"]
+        );
+    }
+}

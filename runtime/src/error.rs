@@ -49,8 +49,9 @@ pub enum Error {
     Init { step: String, message: String },
     #[error("the container's init ended during set-up")]
     InitGone,
+    /// An image could not become a bundle.
     #[error(transparent)]
-    Image(#[from] hearth_rootfs::Error),
+    Rootfs(#[from] hearth_rootfs::Error),
 }
 
 impl Error {

@@ -47,8 +47,9 @@ pub(super) fn convert(
     for variable in config.env().iter().flatten() {
         set_variable(&mut spec.process.env, variable)?;
     }
-    let home = account.home.unwrap_or_else(|| "/".into());
-    if !spec.process.env.iter().any(|variable| variable.starts_with("HOME=")) {
+    if let Some(home) = account.home
+        && !spec.process.env.iter().any(|variable| variable.starts_with("HOME="))
+    {
         spec.process.env.push(format!("HOME={home}"));
     }
     let volumes: BTreeSet<_> = config.volumes().iter().flatten().collect();
@@ -169,7 +170,7 @@ mod tests {
         ] {
             let spec = converted(config, "").unwrap();
             assert_eq!((&spec.process.args[..], spec.process.cwd.as_str()), (&["sh".to_owned()][..], "/"));
-            assert!(spec.process.env.contains(&"HOME=/".to_owned()));
+            assert_eq!(spec.process.env, Spec::new(Owner::Root, false).process.env);
         }
     }
 

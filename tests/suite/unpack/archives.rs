@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::tree;
-use super::workshop::{gzip, host_arch, image, run, sh, zstd, Layer, Layout, Tar, Workshop};
+use super::workshop::{Layer, Layout, Tar, Workshop, gzip, host_arch, image, run, sh, zstd};
 
 fn layers() -> [Layer; 2] {
     let base = Tar::default().directory("d").file("d/a", &[1; 3000]).file("gone", b"").symlink("s", "d/a");
@@ -25,9 +25,14 @@ fn every_transport_gives_the_same_tree() {
         gzip -k a.tar d.tar && zstd -q d.tar";
     sh(made, &workshop.path(""));
     let archives = [
-        "oci-archive:a.tar", "oci-archive:a.tar:t", "oci-archive:a.tar.gz:t", "docker-archive:d.tar",
-        "docker-archive:d.tar:example/name:v1", "docker-archive:d.tar:docker.io/example/name:v1",
-        "docker-archive:d.tar.gz", "docker-archive:d.tar.zst",
+        "oci-archive:a.tar",
+        "oci-archive:a.tar:t",
+        "oci-archive:a.tar.gz:t",
+        "docker-archive:d.tar",
+        "docker-archive:d.tar:example/name:v1",
+        "docker-archive:d.tar:docker.io/example/name:v1",
+        "docker-archive:d.tar.gz",
+        "docker-archive:d.tar.zst",
     ];
     for archive in archives {
         let (transport, file) = archive.split_once(':').unwrap();
@@ -35,8 +40,7 @@ fn every_transport_gives_the_same_tree() {
         for flags in [&[][..], &["--copy"]] {
             let bundle = workshop.unpack(&source, "archive", flags);
             tree::expect_same(&expected, &tree::read(&bundle.join("rootfs")), &[]);
-            let _ = rustix::mount::unmount(bundle.join("rootfs"), rustix::mount::UnmountFlags::empty());
-            fs::remove_dir_all(bundle).unwrap();
+            workshop.remove("archive");
         }
     }
     workshop.expect_clean(&["layout"]);
@@ -87,7 +91,9 @@ fn an_index_gives_the_image_for_the_platform() {
         manifests.push(descriptor);
     }
     let index = "application/vnd.oci.image.index.v1+json";
-    let source = layout.tag(layout.descriptor(index, &json!({ "schemaVersion": 2, "mediaType": index, "manifests": manifests })));
+    let source = layout.tag(
+        layout.descriptor(index, &json!({ "schemaVersion": 2, "mediaType": index, "manifests": manifests })),
+    );
     for (flags, file) in [
         (&[][..], host_arch()),
         (&["--platform", "linux/s390x"], "s390x"),
@@ -126,7 +132,11 @@ fn what_is_not_there_is_said_with_what_is() {
         assert!(message.contains(reason), "{message}: expected {reason}");
     }
     let _ = fs::remove_dir("/tmp/a,b");
-    for (content, reason) in [("{", "not understood"), (r#"{"schemaVersion":2}"#, "manifests"), (r#"{"schemaVersion":2,"manifests":[]}"#, "no image")] {
+    for (content, reason) in [
+        ("{", "not understood"),
+        (r#"{"schemaVersion":2}"#, "manifests"),
+        (r#"{"schemaVersion":2,"manifests":[]}"#, "no image"),
+    ] {
         fs::write(workshop.path("image/index.json"), content).unwrap();
         let message = workshop.refused(layout, "bundle", &[]);
         assert!(message.contains(reason), "{message}: expected {reason}");
@@ -169,7 +179,13 @@ fn an_ordinary_user_gets_a_copy_and_is_told_so() {
     let nobody = |bundle: &str, flags: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(super::workshop::unpacker());
-        command.arg("unpack").arg("--store").arg(home.join("store")).args(flags).arg(&source).arg(home.join(bundle));
+        command
+            .arg("unpack")
+            .arg("--store")
+            .arg(home.join("store"))
+            .args(flags)
+            .arg(&source)
+            .arg(home.join(bundle));
         command
     };
     let output = nobody("overlay", &[]).output().unwrap();
@@ -177,7 +193,8 @@ fn an_ordinary_user_gets_a_copy_and_is_told_so() {
     assert!(!output.status.success() && message.contains("--copy"), "{message}");
     assert!(!home.join("overlay").exists());
     run(&mut nobody("copy", &["--copy"]));
-    let config: serde_json::Value = serde_json::from_slice(&fs::read(home.join("copy/config.json")).unwrap()).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(home.join("copy/config.json")).unwrap()).unwrap();
     assert_eq!(config["linux"]["uidMappings"][0]["hostID"], 65534);
     assert!(home.join("copy/rootfs/d/f").exists() && !home.join("copy/rootfs/null").exists());
 }
@@ -187,7 +204,11 @@ fn device() -> Vec<u8> {
     let mut header = super::workshop::header(b"null", b'3', "", 0);
     header[329..336].copy_from_slice(b"0000001");
     header[337..344].copy_from_slice(b"0000003");
-    let sum: u32 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+        .sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     header.to_vec()
 }

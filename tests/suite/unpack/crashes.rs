@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::workshop::{image, run, unpacker, Layer, Tar, Workshop};
+use super::workshop::{Layer, Tar, Workshop, image, run, unpacker};
 use super::{tree, trees};
 
 fn killed_and_repeated(flags: &[&str]) {
@@ -18,10 +18,16 @@ fn killed_and_repeated(flags: &[&str]) {
     let whole = started.elapsed();
     workshop.expect_clean(&["reference"]);
     let mut interrupted = 0;
-    for twelfth in [0, 1, 3, 5, 7, 9] {
+    for twelfth in [0, 2, 5, 8] {
         let bundle = workshop.path("bundle");
-        let mut child =
-            workshop.hearth("unpack").args(flags).arg(&source).arg(&bundle).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = workshop
+            .hearth("unpack")
+            .args(flags)
+            .arg(&source)
+            .arg(&bundle)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(whole * twelfth / 12 + Duration::from_millis(3));
         child.kill().unwrap();
         interrupted += u32::from(!child.wait().unwrap().success());
@@ -33,7 +39,7 @@ fn killed_and_repeated(flags: &[&str]) {
         tree::expect_same(&expected, &tree::read(&bundle.join("rootfs")), &[]);
         workshop.expect_clean(&["bundle"]);
     }
-    assert!(interrupted >= 4, "only {interrupted} were killed in time");
+    assert!(interrupted >= 3, "only {interrupted} were killed in time");
 }
 
 #[test]
@@ -91,7 +97,13 @@ fn a_full_disk_is_said_and_leaves_a_store_that_works() {
     let large = trees::minbase();
     let unpack = |source: &str, bundle: &str, flags: &[&str]| {
         let mut command = Command::new(unpacker());
-        command.arg("unpack").arg("--store").arg(path.join("store")).args(flags).arg(source).arg(path.join(bundle));
+        command
+            .arg("unpack")
+            .arg("--store")
+            .arg(path.join("store"))
+            .args(flags)
+            .arg(source)
+            .arg(path.join(bundle));
         command
     };
     for flags in [&[][..], &["--copy"]] {
@@ -99,7 +111,10 @@ fn a_full_disk_is_said_and_leaves_a_store_that_works() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success());
         assert_eq!(message.lines().count(), 1, "{message}");
-        assert!(message.contains("No space left on device") && message.contains("layer sha256:"), "{message}");
+        assert!(
+            message.contains("No space left on device") && message.contains("layer sha256:"),
+            "{message}"
+        );
         assert!(!path.join("large").exists());
         let bundle = if flags.is_empty() { "small-overlay" } else { "small-copy" };
         run(&mut unpack(&small, bundle, flags));

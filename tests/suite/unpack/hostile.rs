@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::tree;
-use super::workshop::{header, image, Layer, Tar, Workshop};
+use super::workshop::{Layer, Tar, Workshop, header, image};
 
 /// Something to attack, and a layer below the hostile one, so that there is something to hide.
 fn expect_refused(layer: impl Fn(&str) -> Layer, flags: &[&str], entry: &str, reason: &str) {
@@ -43,20 +43,42 @@ fn names_that_climb_or_are_absolute_are_refused() {
     refused(|tar, _| tar.file("", b"x"), "", "empty");
     refused(|tar, _| tar.symlink("./", "/tmp"), "./", "root");
     let long = "x".repeat(256);
-    refused(move |tar, _| tar.pax(&[("path", long.as_bytes())]).file("x", b"x"), &("x".repeat(160) + "..."), "longer than 255");
+    refused(
+        move |tar, _| tar.pax(&[("path", long.as_bytes())]).file("x", b"x"),
+        &("x".repeat(160) + "..."),
+        "longer than 255",
+    );
     let long = "abc/".repeat(1200);
-    refused(move |tar, _| tar.pax(&[("path", long.as_bytes())]).file("x", b"x"), &("abc/".repeat(40) + "..."), "longer than 4095");
+    refused(
+        move |tar, _| tar.pax(&[("path", long.as_bytes())]).file("x", b"x"),
+        &("abc/".repeat(40) + "..."),
+        "longer than 4095",
+    );
 }
 
 #[test]
 fn links_that_lead_out_are_no_way_out() {
     let nowhere = "leads nowhere";
     refused(|tar, canary| tar.symlink("out", canary).file("out/evil", b"x"), "out/evil", nowhere);
-    refused(|tar, canary| tar.symlink("out", format!("../../../../../../../..{canary}")).file("out/evil", b"x"), "out/evil", nowhere);
-    refused(|tar, canary| tar.symlink("b", canary).symlink("a/b", "../b").file("a/b/evil", b"x"), "a/b/evil", nowhere);
-    let swap = |tar: Tar, canary: &str| tar.directory("d").file("d/x", b"x").symlink("d", canary).file("d/evil", b"x");
+    refused(
+        |tar, canary| tar.symlink("out", format!("../../../../../../../..{canary}")).file("out/evil", b"x"),
+        "out/evil",
+        nowhere,
+    );
+    refused(
+        |tar, canary| tar.symlink("b", canary).symlink("a/b", "../b").file("a/b/evil", b"x"),
+        "a/b/evil",
+        nowhere,
+    );
+    let swap = |tar: Tar, canary: &str| {
+        tar.directory("d").file("d/x", b"x").symlink("d", canary).file("d/evil", b"x")
+    };
     refused(swap, "d/evil", nowhere);
-    refused(|tar, canary| tar.symlink("loop", "loop").file("loop/x", canary.as_bytes()), "loop/x", "oo many levels");
+    refused(
+        |tar, canary| tar.symlink("loop", "loop").file("loop/x", canary.as_bytes()),
+        "loop/x",
+        "oo many levels",
+    );
     refused(|tar, _| tar.symlink("p", "/proc/self/root/tmp").file("p/evil", b"x"), "p/evil", nowhere);
 }
 
@@ -64,7 +86,11 @@ fn links_that_lead_out_are_no_way_out() {
 fn hard_links_to_the_outside_are_refused() {
     refused(|tar, canary| tar.hard_link("stolen", format!("{canary}/secret")), "stolen", "absolute");
     refused(|tar, _| tar.hard_link("stolen", "../canary/secret"), "stolen", "climbs");
-    refused(|tar, canary| tar.symlink("out", canary).hard_link("stolen", "out/secret"), "stolen", "No such file");
+    refused(
+        |tar, canary| tar.symlink("out", canary).hard_link("stolen", "out/secret"),
+        "stolen",
+        "No such file",
+    );
     refused(|tar, _| tar.hard_link("stolen", "./"), "stolen", "root");
     refused(|tar, _| tar.hard_link("stolen", "etc"), "stolen", "not permitted");
 }
@@ -129,7 +155,11 @@ fn absurd_headers_are_refused() {
     refused(|tar, _| tar.pax(&[("uid", b"4294967295")]).file("f", b""), "pax", "uid");
     refused(|tar, _| tar.pax(&[("size", b"99999999999999999999")]).file("f", b""), "pax", "size");
     refused(|tar, _| tar.pax(&[("mtime", b"soon")]).file("f", b""), "pax", "mtime");
-    refused(|tar, _| tar.pax(&[("GNU.sparse.size", b"10"), ("GNU.sparse.map", b"8,3")]).file("f", b"abc"), "f", "sparse map");
+    refused(
+        |tar, _| tar.pax(&[("GNU.sparse.size", b"10"), ("GNU.sparse.map", b"8,3")]).file("f", b"abc"),
+        "f",
+        "sparse map",
+    );
     refused(|tar, _| tar.entry("odd", b'Z', "", b""), "odd", "entry type");
     refused(|tar, _| tar.file("before", b"").raw(&[b'x'; 512]), "before", "checksum");
     refused(|tar, _| tar.entry("dev", b'3', "", b""), "dev", "0:0");
@@ -150,7 +180,9 @@ fn content_that_is_not_what_was_promised_is_refused() {
     let message = workshop.refused(&source, "bundle", &[]);
     assert!(message.contains("diffID") && message.contains(&wrong_content("").digest()), "{message}");
 
-    for (change, reason) in [("printf x | dd of=FILE seek=600 bs=1 conv=notrunc", "digest is"), ("printf x >> FILE", "size is")] {
+    for (change, reason) in
+        [("printf x | dd of=FILE seek=600 bs=1 conv=notrunc", "digest is"), ("printf x >> FILE", "size is")]
+    {
         let layer = Layer::plain(tar.clone());
         let source = image(&workshop.path("image"), std::slice::from_ref(&layer));
         let file = format!("image/blobs/{}", layer.digest().replace(':', "/"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::tree;
-use super::workshop::{host_arch, image, run, sh, unpacker, Layer, Layout, Tar, Workshop};
+use super::workshop::{Layer, Layout, Tar, Workshop, host_arch, image, run, sh, unpacker};
 
 struct Registry {
     child: Child,
@@ -60,13 +60,19 @@ impl Drop for Registry {
 }
 
 fn layers() -> [Layer; 2] {
-    let noise: Vec<u8> = (0..600_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..600_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     let base = Tar::default().directory("d").file("d/noise", &noise).file("gone", b"").end();
     [Layer::gzip(&base), Layer::gzip(&Tar::default().file(".wh.gone", b"").file("new", b"n").end())]
 }
 
 fn digest_of(source: &str) -> String {
-    let output = run(Command::new("skopeo").args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", source]));
+    let output = run(Command::new("skopeo").args([
+        "inspect",
+        "--tls-verify=false",
+        "--format",
+        "{{.Digest}}",
+        source,
+    ]));
     String::from_utf8(output.stdout).unwrap().trim().into()
 }
 
@@ -77,11 +83,21 @@ fn a_registry_gives_the_same_tree_as_a_layout() {
     let source = image(&workshop.path("image"), &layers());
     let expected = tree::read(&workshop.unpack(&source, "layout", &["--copy"]).join("rootfs"));
     let name = format!("{}/some/name", registry.address);
-    sh(&format!("skopeo copy -q --dest-tls-verify=false oci:image:t docker://{name}:oci"), &workshop.path(""));
-    sh(&format!("skopeo copy -q --dest-tls-verify=false -f v2s2 oci:image:t docker://{name}:docker"), &workshop.path(""));
+    sh(
+        &format!("skopeo copy -q --dest-tls-verify=false oci:image:t docker://{name}:oci"),
+        &workshop.path(""),
+    );
+    sh(
+        &format!("skopeo copy -q --dest-tls-verify=false -f v2s2 oci:image:t docker://{name}:docker"),
+        &workshop.path(""),
+    );
     let pinned = format!("{name}@{}", digest_of(&format!("docker://{name}:oci")));
     let port = registry.address.rsplit(':').next().unwrap();
-    for (number, image) in [format!("{name}:oci"), format!("{name}:docker"), pinned, format!("localhost:{port}/some/name:oci")].iter().enumerate() {
+    for (number, image) in
+        [format!("{name}:oci"), format!("{name}:docker"), pinned, format!("localhost:{port}/some/name:oci")]
+            .iter()
+            .enumerate()
+    {
         for (bundle, flags) in [(format!("o{number}"), &[][..]), (format!("c{number}"), &["--copy"])] {
             let bundle = workshop.unpack(&format!("docker://{image}"), &bundle, flags);
             tree::expect_same(&expected, &tree::read(&bundle.join("rootfs")), &[]);
@@ -93,7 +109,9 @@ fn a_registry_gives_the_same_tree_as_a_layout() {
     assert!(configs <= 2, "layers in the store are not pulled again: {configs} lines");
     assert_eq!(fs::read_dir(workshop.path("store/pull")).unwrap().count(), 0);
 
-    for (image, reason) in [(format!("{name}:none"), "manifest unknown"), ("127.0.0.1:1/x".into(), "Connection refused")] {
+    for (image, reason) in
+        [(format!("{name}:none"), "manifest unknown"), ("127.0.0.1:1/x".into(), "Connection refused")]
+    {
         let message = workshop.refused(&format!("docker://{image}"), "none", &[]);
         assert!(message.contains(reason) && message.contains(&image), "{message}");
     }
@@ -117,9 +135,14 @@ fn a_registry_gives_the_image_for_the_platform() {
         })
         .collect();
     let index = "application/vnd.oci.image.index.v1+json";
-    layout.tag(layout.descriptor(index, &json!({ "schemaVersion": 2, "mediaType": index, "manifests": manifests })));
+    layout.tag(
+        layout.descriptor(index, &json!({ "schemaVersion": 2, "mediaType": index, "manifests": manifests })),
+    );
     let name = format!("{}/multi:t", registry.address);
-    sh(&format!("skopeo copy -q --all --dest-tls-verify=false oci:image:t docker://{name}"), &workshop.path(""));
+    sh(
+        &format!("skopeo copy -q --all --dest-tls-verify=false oci:image:t docker://{name}"),
+        &workshop.path(""),
+    );
     let pinned = format!("{}/multi@{}", registry.address, digest_of_index(&name));
     for (number, (image, flags, file)) in [
         (&name, &["--copy"][..], host_arch()),
@@ -135,7 +158,12 @@ fn a_registry_gives_the_image_for_the_platform() {
 }
 
 fn digest_of_index(name: &str) -> String {
-    let output = run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]));
+    let output = run(Command::new("skopeo").args([
+        "inspect",
+        "--raw",
+        "--tls-verify=false",
+        &format!("docker://{name}"),
+    ]));
     super::workshop::digest(&output.stdout)
 }
 
@@ -169,7 +197,8 @@ fn a_broken_pull_is_taken_up_where_it_broke() {
     assert_eq!(fs::read(&blob).unwrap(), whole);
     fs::write(blob.with_extension("partial"), vec![0; whole.len() / 2]).unwrap();
     fs::remove_file(&blob).unwrap();
-    let output = Command::new(unpacker().with_file_name("hearth-pull")).arg(&name).arg(&layout).output().unwrap();
+    let output =
+        Command::new(unpacker().with_file_name("hearth-pull")).arg(&name).arg(&layout).output().unwrap();
     assert!(!output.status.success() && String::from_utf8(output.stderr).unwrap().contains("digest"));
     pull();
     assert_eq!(fs::read(&blob).unwrap(), whole);
@@ -180,15 +209,27 @@ fn a_broken_pull_is_taken_up_where_it_broke() {
 fn credentials_are_taken_from_the_file_and_shown_nowhere() {
     let workshop = Workshop::new();
     // "hearth" with the password "sesame", by bcrypt
-    fs::write(workshop.path("htpasswd"), "hearth:$2a$04$c3VoH5Yz3jgGPM/RD4x7lOMLIpzaE/DWfyw9JFZTo6CWrj.jfC9Fu\n").unwrap();
-    let access = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", workshop.path("htpasswd").display());
+    fs::write(
+        workshop.path("htpasswd"),
+        "hearth:$2a$04$c3VoH5Yz3jgGPM/RD4x7lOMLIpzaE/DWfyw9JFZTo6CWrj.jfC9Fu\n",
+    )
+    .unwrap();
+    let access =
+        format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", workshop.path("htpasswd").display());
     let registry = Registry::start(&workshop, &access);
     let source = image(&workshop.path("image"), &layers());
     let name = format!("{}/closed:t", registry.address);
-    sh(&format!("skopeo copy -q --dest-tls-verify=false --dest-creds hearth:sesame oci:image:t docker://{name}"), &workshop.path(""));
+    sh(
+        &format!(
+            "skopeo copy -q --dest-tls-verify=false --dest-creds hearth:sesame oci:image:t docker://{name}"
+        ),
+        &workshop.path(""),
+    );
     let auth = workshop.path("auth.json");
     let unpack = |password: &str, bundle: &str| {
-        let encoded = String::from_utf8(sh(&format!("printf 'hearth:{password}' | base64"), &workshop.path("")).stdout).unwrap();
+        let encoded =
+            String::from_utf8(sh(&format!("printf 'hearth:{password}' | base64"), &workshop.path("")).stdout)
+                .unwrap();
         let content = json!({ "auths": { &registry.address: { "auth": encoded.trim() } } });
         fs::write(&auth, content.to_string()).unwrap();
         let mut command = workshop.hearth("unpack");

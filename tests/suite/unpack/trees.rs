@@ -9,7 +9,7 @@ use rustix::fs::XattrFlags;
 use serde_json::Value;
 
 use super::tree;
-use super::workshop::{image, run, sh, Layer, Tar, Workshop};
+use super::workshop::{Layer, Tar, Workshop, image, run, sh};
 
 /// Unpacks with umoci, with an overlay and as a copy, and compares the three. `but`: see `expect_same`.
 fn expect_as_umoci(workshop: &Workshop, source: &str, but: &[&str]) {
@@ -38,7 +38,9 @@ fn expect_same_process(umoci: &Path, ours: &Path) {
         config["annotations"].as_object_mut().unwrap().retain(|_, value| value != "");
         config
     });
-    for field in ["/process/args", "/process/env", "/process/cwd", "/process/user", "/root", "/mounts", "/annotations"] {
+    for field in
+        ["/process/args", "/process/env", "/process/cwd", "/process/user", "/root", "/mounts", "/annotations"]
+    {
         assert_eq!(umoci.pointer(field), ours.pointer(field), "{field}");
     }
 }
@@ -167,7 +169,13 @@ fn everything_odd_is_as_umoci_unpacks_it() {
     let sparse = |version: &str| {
         let root = workshop.path(version);
         fs::create_dir(&root).unwrap();
-        sh(&format!("cp -a --sparse=always ../gnu/gnu sparse-{version}"), &root);
+        sh(
+            &format!(
+                "cp -a --sparse=always ../gnu/gnu sparse-{version} && chown 7:8 . && chmod 2751 . && touch -d @5.5 ."
+            ),
+            &root,
+        );
+        rustix::fs::setxattr(&root, "user.root", version.as_bytes(), XattrFlags::empty()).unwrap();
         let version_flag = format!("--sparse-version={version}");
         tar(&root, &["--format=pax", "--sparse", &version_flag], ".")
     };
@@ -211,7 +219,9 @@ fn holes_stay_holes_and_long_paths_are_reached() {
         let source = image(&workshop.path("image"), &[Layer::plain(tar(&root, format, "."))]);
         let bundle = workshop.unpack(&source, "bundle", &["--copy"]);
         tree::expect_same(&tree::read(&root), &tree::read(&bundle.join("rootfs")), &[]);
-        for (file, size, at_most) in [("all-hole", 3 << 20, 0), ("many-stretches", 9 << 20, 400), ("few-stretches", (1 << 20) + 4, 32)] {
+        for (file, size, at_most) in
+            [("all-hole", 3 << 20, 0), ("many-stretches", 9 << 20, 400), ("few-stretches", (1 << 20) + 4, 32)]
+        {
             let metadata = fs::metadata(bundle.join("rootfs/gnu").join(file)).unwrap();
             assert_eq!(metadata.len(), size, "{file}");
             assert!(metadata.blocks() <= at_most, "{file}: {} blocks", metadata.blocks());
@@ -225,7 +235,8 @@ fn holes_stay_holes_and_long_paths_are_reached() {
     let bundle = workshop.unpack(&source, "bundle", &[]);
     let mut directory = bundle.join("rootfs");
     for _ in 0..14 {
-        let entries: Vec<PathBuf> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let entries: Vec<PathBuf> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(entries.len(), 1);
         directory = entries[0].clone();
     }
@@ -243,7 +254,10 @@ fn directories_that_no_entry_makes_are_plain_and_of_no_time() {
         let rootfs = workshop.unpack(&source, name, flags).join("rootfs");
         for made in ["made", "made/up"] {
             let metadata = fs::metadata(rootfs.join(made)).unwrap();
-            assert_eq!((metadata.permissions().mode() & 0o7777, metadata.mtime(), metadata.uid()), (0o755, 0, 0));
+            assert_eq!(
+                (metadata.permissions().mode() & 0o7777, metadata.mtime(), metadata.uid()),
+                (0o755, 0, 0)
+            );
         }
         let kept = fs::metadata(rootfs.join("kept")).unwrap();
         assert_eq!((kept.mtime(), kept.mtime_nsec()), (77, 500_000_000), "a passed directory keeps its time");
@@ -283,17 +297,26 @@ fn links_in_the_image_lead_where_they_would_in_the_container() {
 #[test]
 fn layers_of_the_store_are_overlayfs_own() {
     let workshop = Workshop::new();
-    let base = Tar::default().directory("d").file("d/a", b"a").file("gone", b"").directory("old").file("old/x", b"");
+    let base =
+        Tar::default().directory("d").file("d/a", b"a").file("gone", b"").directory("old").file("old/x", b"");
     let upper = Tar::default().file(".wh.gone", b"").file(".wh.old", b"").directory("old").file("old/y", b"");
     let source = image(&workshop.path("image"), &[Layer::plain(base.end()), Layer::gzip(&upper.end())]);
     let bundle = workshop.unpack(&source, "bundle", &[]);
-    let layers: Vec<_> = fs::read_dir(workshop.path("store/layers")).unwrap().map(|entry| entry.unwrap().path().join("fs")).collect();
-    let upper = layers.iter().find(|layer| !layer.join("d").exists()).expect("the upper layer has only what changed");
+    let layers: Vec<_> = fs::read_dir(workshop.path("store/layers"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("fs"))
+        .collect();
+    let upper =
+        layers.iter().find(|layer| !layer.join("d").exists()).expect("the upper layer has only what changed");
     let gone = fs::symlink_metadata(upper.join("gone")).unwrap();
     assert_eq!((gone.mode() & 0o170_000, gone.rdev()), (0o020_000, 0), "a whiteout is the device 0:0");
     let mut value = [0; 8];
     let length = rustix::fs::lgetxattr(upper.join("old"), "trusted.overlay.opaque", &mut value[..]).unwrap();
     assert_eq!(&value[..length], b"y");
-    assert!(!bundle.join("rootfs/gone").exists() && bundle.join("rootfs/old/y").exists() && !bundle.join("rootfs/old/x").exists());
+    assert!(
+        !bundle.join("rootfs/gone").exists()
+            && bundle.join("rootfs/old/y").exists()
+            && !bundle.join("rootfs/old/x").exists()
+    );
     workshop.expect_clean(&["bundle"]);
 }

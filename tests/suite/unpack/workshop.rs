@@ -5,9 +5,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A directory of its own for one test: no mount below it outlives the test.
@@ -47,12 +48,32 @@ impl Workshop {
         message
     }
 
+    /// A process that another test starts at this moment may hold what this one had open, until it executes.
+    pub(super) fn unmount(&self, bundle: &str) {
+        let rootfs = self.path(bundle).join("rootfs");
+        for _ in 0..500 {
+            match rustix::mount::unmount(&rootfs, UnmountFlags::empty()) {
+                Err(rustix::io::Errno::BUSY) => std::thread::sleep(Duration::from_millis(10)),
+                answer => {
+                    return answer.unwrap_or_else(|error| panic!("unmount {}: {error}", rootfs.display()));
+                }
+            }
+        }
+        panic!("{} stays busy", rootfs.display());
+    }
+
+    /// Removes a bundle of any kind, whole or not.
+    pub(super) fn remove(&self, bundle: &str) {
+        if self.mounts().contains(&self.path(bundle).join("rootfs")) {
+            self.unmount(bundle);
+        }
+        fs::remove_dir_all(self.path(bundle)).unwrap();
+    }
+
     /// Unmounts and removes the bundles, and expects that gc then leaves nothing in the store.
     pub(super) fn expect_clean(&self, bundles: &[&str]) {
         for bundle in bundles {
-            let bundle = self.path(bundle);
-            let _ = rustix::mount::unmount(bundle.join("rootfs"), UnmountFlags::empty());
-            fs::remove_dir_all(&bundle).unwrap();
+            self.remove(bundle);
         }
         run(&mut self.hearth("gc"));
         for room in ["layers", "tmp", "l", "bundles", "pull", "locks"] {
@@ -65,7 +86,7 @@ impl Workshop {
     pub(super) fn mounts(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = mounts.lines().map(|line| PathBuf::from(line.split(' ').nth(4).unwrap()));
-        points.filter(|point| point.starts_with(self.directory.path())).collect()
+        points.map(unescaped).filter(|point| point.starts_with(self.directory.path())).collect()
     }
 }
 
@@ -75,6 +96,10 @@ impl Drop for Workshop {
             let _ = rustix::mount::unmount(point, UnmountFlags::DETACH);
         }
     }
+}
+
+fn unescaped(point: PathBuf) -> PathBuf {
+    point.to_str().unwrap().replace("\\040", " ").replace("\\134", "\\").into()
 }
 
 pub(super) fn unpacker() -> PathBuf {
@@ -166,7 +191,8 @@ impl<'a> Layout<'a> {
 
     pub(super) fn blob(&self, content: &[u8]) -> String {
         let digest = digest(content);
-        fs::write(self.directory.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap()), content).unwrap();
+        fs::write(self.directory.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap()), content)
+            .unwrap();
         digest
     }
 
@@ -174,7 +200,7 @@ impl<'a> Layout<'a> {
     pub(super) fn image(&self, layers: &[Layer], arch: &str, config: &Value) -> Value {
         let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         let config = json!({
-            "architecture": arch, "os": "linux", "config": config,
+            "created": "2020-01-01T00:00:00Z", "architecture": arch, "os": "linux", "config": config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         let config = config.to_string();
@@ -228,11 +254,15 @@ pub(super) struct Tar(Vec<u8>);
 impl Tar {
     pub(super) fn entry(mut self, name: impl AsRef<[u8]>, kind: u8, link: &str, data: &[u8]) -> Self {
         let name = name.as_ref();
-        let long: Vec<_> = [("path", name), ("linkpath", link.as_bytes())].into_iter().filter(|(_, text)| text.len() > 100).collect();
+        let long: Vec<_> = [("path", name), ("linkpath", link.as_bytes())]
+            .into_iter()
+            .filter(|(_, text)| text.len() > 100)
+            .collect();
         if !long.is_empty() {
             self = self.pax(&long);
         }
-        let header = header(&name[..name.len().min(100)], kind, &link[..link.len().min(100)], data.len() as u64);
+        let header =
+            header(&name[..name.len().min(100)], kind, &link[..link.len().min(100)], data.len() as u64);
         self.0.extend(header);
         self.0.extend(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
@@ -296,7 +326,8 @@ pub(super) fn header(name: &[u8], kind: u8, link: &str, size: u64) -> [u8; 512] 
     block[329..336].copy_from_slice(b"0000000");
     block[337..344].copy_from_slice(b"0000000");
     let blank = |at: usize| (148..156).contains(&at);
-    let sum: u32 = block.iter().enumerate().map(|(at, byte)| if blank(at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| if blank(at) { 32 } else { u32::from(*byte) }).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
 }

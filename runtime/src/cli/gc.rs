@@ -1,0 +1,22 @@
+//! `hearth gc`: drops layers that no bundle stands on, and what interrupted unpacks have left.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Command};
+use hearth_rootfs::{Store, gc};
+
+pub(crate) fn command() -> Command {
+    Command::new("gc")
+        .about("Drop layers that no bundle needs, and what interrupted work has left")
+        .arg(super::unpack::store_argument())
+}
+
+pub(crate) fn run(_: &super::Global, args: &ArgMatches) -> crate::Result<u8> {
+    let store = args.get_one::<PathBuf>("store").cloned().unwrap_or_else(Store::default_path);
+    let freed = gc(&store)?;
+    let mib = freed.bytes.div_ceil(1 << 20);
+    let line = format!("{} layers, {} records of bundles, {mib} MiB", freed.layers, freed.bundles);
+    writeln!(io::stdout(), "{line}").map_err(crate::Error::sys("write to standard output"))?;
+    Ok(0)
+}
