@@ -31,7 +31,7 @@ pub enum Error {
     Refused { what: String, source: io::Error },
     #[error("error running {name} hook #{index} ({path}): {message}")]
     Hook { name: &'static str, index: usize, path: String, message: String },
-    #[error("container {id:?} does not exist")]
+    #[error("container does not exist")]
     NoContainer { id: String },
     #[error("container with given ID already exists: {id}")]
     ContainerExists { id: String },

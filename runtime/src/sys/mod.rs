@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod kill;
 pub mod mount;
 pub mod net;
+pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 
