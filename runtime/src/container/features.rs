@@ -10,8 +10,8 @@ use crate::sys;
 
 /// What the spec has a field for and the code may lack. A test of the suite belongs to each that is `true`.
 const SYSTEMD_CGROUPS: bool = false;
-const APPARMOR: bool = false;
-const SELINUX: bool = false;
+pub(crate) const APPARMOR: bool = false;
+pub(crate) const SELINUX: bool = false;
 const INTEL_RDT: bool = false;
 const NET_DEVICES: bool = false;
 const CHECKPOINT: bool = false;
@@ -158,19 +158,24 @@ struct MountExtensions {
     idmap: Enabled,
 }
 
-pub fn features() -> Features {
+/// What the kernel takes, of all that a profile may ask for.
+pub(crate) fn supported_seccomp_flags() -> Vec<&'static str> {
     let is_supported = |bits: u32| {
         // The kernel takes this one only beside a listener.
         let bits = if bits == WAIT_KILLABLE_RECV { bits | NEW_LISTENER } else { bits };
         sys::seccomp::knows_flags(bits)
     };
+    FLAGS.iter().filter(|row| is_supported(row.1)).map(|row| row.0).collect()
+}
+
+pub fn features() -> Features {
     let seccomp = Seccomp {
         enabled: true,
         actions: ACTIONS,
         operators: OPERATORS,
         archs: ARCHS,
         known_flags: FLAGS.iter().map(|row| row.0).collect(),
-        supported_flags: FLAGS.iter().filter(|row| is_supported(row.1)).map(|row| row.0).collect(),
+        supported_flags: supported_seccomp_flags(),
     };
     let mut capabilities: Vec<_> = caps::all().into_iter().collect();
     capabilities.sort_unstable_by_key(caps::Capability::index);

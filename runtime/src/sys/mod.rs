@@ -11,6 +11,7 @@ pub mod kill;
 pub mod mount;
 pub mod net;
 pub mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 
