@@ -4,32 +4,29 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use hearth_rootfs::{Options, Store, TerminalLine, gc, unpack};
+use hearth_rootfs::{gc, parse_size, unpack, Options, TerminalLine};
 
 fn run(words: &[String]) -> hearth_rootfs::Result<()> {
     let mut options = Options::default();
     let mut rest = Vec::new();
-    for word in words {
-        match word.split_once('=') {
-            Some(("--store", path)) => options.store = path.into(),
-            Some(("--max-size", bytes)) => options.max_size = bytes.parse().unwrap_or(0),
-            Some(("--platform", platform)) => options.platform = Some(platform.parse()?),
-            _ if word == "--copy" => options.copy = true,
-            _ => rest.push(word.as_str()),
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().map(String::as_str).unwrap_or_default();
+        match word.as_str() {
+            "--copy" => options.copy = true,
+            "--store" => options.store = value().into(),
+            "--max-size" => options.max_size = parse_size(value())?,
+            "--platform" => options.platform = Some(value().parse()?),
+            word => rest.push(word),
         }
     }
     match rest[..] {
         ["gc"] => println!("{:?}", gc(&options.store)?),
         ["unpack", source, bundle] => {
             let mut progress = TerminalLine::on_stderr();
-            let unpacked = unpack(&source.parse()?, bundle.as_ref(), &options, &mut *progress)?;
-            drop(progress);
-            println!("{unpacked:?}");
+            unpack(&source.parse()?, bundle.as_ref(), &options, &mut *progress)?;
         }
-        _ => println!(
-            "unpack [--copy] [--store=] [--max-size=] [--platform=] SOURCE BUNDLE | gc [--store=]; default store {}",
-            Store::default_path().display()
-        ),
+        _ => println!("unpack [--copy] [--store DIR] [--max-size N] [--platform P] SOURCE BUNDLE | gc [--store DIR]"),
     }
     Ok(())
 }

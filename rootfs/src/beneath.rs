@@ -85,7 +85,7 @@ fn each_name(
 
 /// The names of a file's extended attributes.
 pub(crate) fn xattr_names(file: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut list = vec![0; rustix::fs::flistxattr(file, &mut [0; 0][..])?];
+    let mut list = vec![0; rustix::fs::flistxattr_query(file)?];
     let length = if list.is_empty() { 0 } else { rustix::fs::flistxattr(file, &mut list[..])? };
     let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(<[u8]>::to_vec).collect())

@@ -18,9 +18,9 @@ mod progress;
 pub mod spec;
 mod store;
 
-pub use bundle::{DEFAULT_MAX_SIZE, Options, Unpacked, unpack};
+pub use bundle::{parse_size, unpack, Options, Unpacked};
 pub use digest::Digest;
 pub use error::{Error, LayerError, Problem, Result};
 pub use image::{Platform, Source};
 pub use progress::{Progress, Step, TerminalLine};
-pub use store::{Freed, Store, gc};
+pub use store::{gc, Freed, Store};

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,18 +23,35 @@ const MAX_OPTIONS: usize = 4095;
 /// them, whole files only.
 const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off";
 
-pub(crate) struct Overlay<'a> {
+/// Layers, as links in one directory.
+pub(crate) struct Lower {
+    pub(crate) links: PathBuf,
     /// Lowest first.
-    pub(crate) lower: Vec<PathBuf>,
+    pub(crate) names: Vec<String>,
+}
+
+pub(crate) struct Overlay<'a> {
+    pub(crate) lower: Lower,
     pub(crate) upper: &'a Path,
     pub(crate) work: &'a Path,
 }
 
 impl Overlay<'_> {
     pub(crate) fn mount(&self, target: &Path) -> Result<()> {
-        let options = self.options()?;
+        let mut options = self.options(&self.lower.links);
+        // a path that many layers make too long has a short name as well, though one that tells people less
+        let links = open_directory(&self.lower.links)?;
+        if options.len() > MAX_OPTIONS {
+            options = self.options(format!("/proc/self/fd/{}", links.as_raw_fd()).as_ref());
+        }
+        if options.len() > MAX_OPTIONS {
+            let expected = "as many as fit into 4,095 bytes of mount options; unpack with --copy";
+            return Err(Error::invalid("overlay", format!("{} layers", self.lower.names.len()), expected));
+        }
+        let failed = |source| Error::NoOverlay { rootfs: target.into(), source };
+        let options = CString::new(options).map_err(|error| failed(error.into()))?;
         rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), &*options)
-            .map_err(|error| Error::NoOverlay { rootfs: target.into(), source: error.into() })
+            .map_err(|error| failed(error.into()))
     }
 
     /// The same, but only the answer leads into it: nobody else sees it, and it ends with the answer.
@@ -45,24 +62,19 @@ impl Overlay<'_> {
         root
     }
 
-    fn options(&self) -> Result<CString> {
+    fn options(&self, links: &Path) -> Vec<u8> {
         let mut options = format!("{OPTIONS},lowerdir=").into_bytes();
-        for (index, lower) in self.lower.iter().rev().enumerate() {
+        for (index, name) in self.lower.names.iter().rev().enumerate() {
             if index > 0 {
                 options.push(b':');
             }
-            options.extend(lower.as_os_str().as_bytes()); // the store's path has nothing to escape
+            options.extend(links.join(name).as_os_str().as_bytes()); // the store's path has nothing to escape
         }
         for (name, path) in [(",upperdir=", self.upper), (",workdir=", self.work)] {
             options.extend(name.as_bytes());
             options.extend(escaped(path));
         }
-        if options.len() > MAX_OPTIONS {
-            let found = format!("{} layers below {}", self.lower.len(), self.lower[0].display());
-            let expected = "as many as fit into 4,095 bytes of mount options; unpack with --copy";
-            return Err(Error::invalid("overlay", found, expected));
-        }
-        CString::new(options).map_err(|error| Error::path("mount", self.upper)(std::io::Error::from(error)))
+        options
     }
 }
 
@@ -102,7 +114,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
             continue;
         }
         let name = &name[..];
-        let mut value = vec![0; rustix::fs::fgetxattr(from, name, &mut [0_u8; 0][..])?];
+        let mut value = vec![0; rustix::fs::fgetxattr_query(from, name)?];
         let length = rustix::fs::fgetxattr(from, name, &mut value[..])?;
         rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
     }
@@ -117,15 +129,12 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
     same.map(|same| !same).map_err(Error::path("stat", path))
 }
 
-/// Whether `path` is an overlay whose layers are links in `links`.
-pub(crate) fn is_mounted_from(path: &Path, links: &Path) -> Result<bool> {
-    let wanted = format!("lowerdir={}/", links.display());
-    let found = mounts()?.any(|mount| {
-        mount.point == path
-            && mount.kind == "overlay"
-            && mount.options.split(',').any(|o| o.starts_with(&wanted))
-    });
-    Ok(found)
+/// Whether `path` is an overlay with this upper directory.
+pub(crate) fn is_mounted_with(path: &Path, upper: &Path) -> Result<bool> {
+    let is_upper = |option: &str| option.strip_prefix("upperdir=").is_some_and(|shown| unescaped(shown) == upper);
+    Ok(mounts()?.any(|mount| {
+        mount.point == path && mount.kind == "overlay" && mount.options.split(',').any(is_upper)
+    }))
 }
 
 pub(crate) fn unmount(path: &Path) -> Result<(), Errno> {
@@ -136,8 +145,7 @@ pub(crate) fn unmount_all_below(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
-    let below: Vec<_> =
-        mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
+    let below: Vec<_> = mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
     for point in below.iter().rev() {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
         rustix::mount::unmount(point, flags).map_err(Error::path("unmount", point))?;
@@ -171,7 +179,7 @@ fn mount_line(line: &str) -> Option<MountLine> {
     })
 }
 
-/// Blanks, tabs, newlines and backslashes are three octal digits there.
+/// What would be taken for something else is three octal digits there: blanks, newlines, commas in options.
 fn unescaped(field: &str) -> PathBuf {
     let bytes = field.as_bytes();
     let mut path = Vec::new();
@@ -202,10 +210,14 @@ mod tests {
     #[test]
     fn options_escape_what_would_end_them() {
         let (upper, work) = (Path::new("/b,u\\x/u"), Path::new("/w"));
-        let overlay = Overlay { lower: vec!["/l/low".into(), "/l/top".into()], upper, work };
-        let options = overlay.options().unwrap().into_string().unwrap();
+        let lower = Lower { links: "/unused".into(), names: vec!["low".into(), "top".into()] };
+        let options = Overlay { lower, upper, work }.options("/l".as_ref());
+        let options = String::from_utf8(options).unwrap();
         assert!(options.ends_with(",lowerdir=/l/top:/l/low,upperdir=/b\\,u\\\\x/u,workdir=/w"), "{options}");
-        let overlay = Overlay { lower: vec!["/l/a-rather-long-name".into(); 300], upper, work };
-        assert!(overlay.options().is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_escapes_is_read_back() {
+        assert_eq!(unescaped(r"/a\040b\054c\134d\"), Path::new(r"/a b,c\d\"));
     }
 }

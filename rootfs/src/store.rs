@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::bundle::record::{BundleRecord, StoreRecord};
+use crate::bundle::record::{BundleRecord, StoreRecord, OURS};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Step};
@@ -147,8 +147,8 @@ impl Store {
                 let (work, merged) = (making.join("work"), making.join("merged"));
                 make_directory(&work)?;
                 make_directory(&merged)?;
-                let root = overlay::Overlay { lower: self.short_links(below)?, upper: &files, work: &work }
-                    .mount_hidden(&merged)?;
+                let lower = self.short_names(below)?;
+                let root = overlay::Overlay { lower, upper: &files, work: &work }.mount_hidden(&merged)?;
                 let filled = fill(root.as_fd());
                 drop(root);
                 filled?;
@@ -160,20 +160,21 @@ impl Store {
         rustix::fs::syncfs(&directory).map_err(Error::path("sync the file system of", making))
     }
 
-    /// Short names for layers, lowest first as given.
-    pub(crate) fn short_links(&self, layers: &[Digest]) -> Result<Vec<PathBuf>> {
-        layers.iter().map(|layer| self.short_link(layer)).collect()
+    /// The layers by short names, lowest first as given.
+    pub(crate) fn short_names(&self, layers: &[Digest]) -> Result<overlay::Lower> {
+        let names = layers.iter().map(|layer| self.short_name(layer)).collect::<Result<_>>()?;
+        Ok(overlay::Lower { links: self.root.join("l"), names })
     }
 
-    fn short_link(&self, layer: &Digest) -> Result<PathBuf> {
+    fn short_name(&self, layer: &Digest) -> Result<String> {
         let hex = layer.hex();
         let target = format!("../layers/{hex}/fs");
         for length in 6..=hex.len() {
             let link = self.room("l", &hex[..length]);
             match rustix::fs::symlink(&target, &link) {
-                Ok(()) => return Ok(link),
+                Ok(()) => return Ok(hex[..length].into()),
                 Err(Errno::EXIST) if fs::read_link(&link).is_ok_and(|known| known == Path::new(&target)) => {
-                    return Ok(link);
+                    return Ok(hex[..length].into());
                 }
                 Err(Errno::EXIST) => {} // another layer whose digest begins alike
                 Err(error) => return Err(Error::path("make the link", &link)(error)),
@@ -236,7 +237,7 @@ pub fn gc(root: &Path) -> Result<Freed> {
         // a half-written record is its writer's temporary file: that never became one
         let record = if id.ends_with(".new") { None } else { Some(StoreRecord::read(&path)?) };
         match record {
-            Some(record) if in_use(&store, &id, &record)? => used.extend(record.layers),
+            Some(record) if in_use(&id, &record)? => used.extend(record.layers),
             _ => {
                 freed.bundles += 1;
                 remove(&path)?;
@@ -271,12 +272,12 @@ pub fn gc(root: &Path) -> Result<Freed> {
 }
 
 /// Whether the bundle is still there. When it is not, its overlay may be: that goes too, unless it is busy.
-fn in_use(store: &Store, id: &str, record: &StoreRecord) -> Result<bool> {
+fn in_use(id: &str, record: &StoreRecord) -> Result<bool> {
     if BundleRecord::read(&record.bundle).is_ok_and(|bundle| bundle.is_some_and(|bundle| bundle.id == id)) {
         return Ok(true);
     }
     let rootfs = record.bundle.join("rootfs");
-    if !overlay::is_mounted_from(&rootfs, &store.root.join("l"))? {
+    if !overlay::is_mounted_with(&rootfs, &record.bundle.join(OURS).join("upper"))? {
         return Ok(false);
     }
     match overlay::unmount(&rootfs) {

@@ -35,10 +35,12 @@ pub enum Error {
     NoContainer { id: String },
     #[error("container with given ID already exists: {id}")]
     ContainerExists { id: String },
-    #[error("container not running: {id}")]
-    NotRunning { id: String },
-    #[error("cannot {verb} a container in the {status} state ({id})")]
-    WrongState { verb: &'static str, id: String, status: String },
+    /// A verb that the container's state does not allow.
+    #[error("{refusal}")]
+    WrongState { refusal: String },
+    /// Where an error happened, if its own words do not say.
+    #[error("{place}")]
+    At { place: String, source: Box<Self> },
     /// The program of a container cannot be executed; the text is what engines look for.
     #[error("exec: {program:?}: {reason}")]
     Program { program: String, reason: String },
@@ -64,6 +66,12 @@ impl Error {
     /// For `map_err`: `setsid().map_err(Error::sys("setsid"))`.
     pub fn sys<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Sys { call, source: source.into() }
+    }
+
+    /// The same error with the place where it happened.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Self::At { place: place.into(), source: Box::new(self) }
     }
 
     /// The whole chain in one line.

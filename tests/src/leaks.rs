@@ -133,12 +133,18 @@ fn cgroups(token: &str) -> Vec<PathBuf> {
                 todo.push(entry.path());
             }
         }
-        if dir.to_string_lossy().contains(token) {
+        if dir.to_string_lossy().contains(token) && is_cgroup(&dir) {
             found.push(dir);
         }
     }
     found.sort();
     found
+}
+
+/// A plain directory on a tmpfs that stands in for a hierarchy is none.
+fn is_cgroup(dir: &Path) -> bool {
+    const MAGICS: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
+    rustix::fs::statfs(dir).is_ok_and(|info| MAGICS.contains(&info.f_type))
 }
 
 fn hostname() -> String {

@@ -48,8 +48,22 @@ pub struct Options {
     pub store: PathBuf,
 }
 
-/// Larger than any image in use, small enough to stop a bomb before the disk is full on most hosts.
-pub const DEFAULT_MAX_SIZE: u64 = 64 << 30;
+/// Larger than images in use, small enough to stop a bomb before it has filled a usual disk.
+const DEFAULT_MAX_SIZE: u64 = 64 << 30;
+
+/// Bytes, or `K`, `M`, `G` or `T` of them (1024 each).
+pub fn parse_size(word: &str) -> Result<u64> {
+    let (digits, shift) = match word.as_bytes().last() {
+        Some(b'K' | b'k') => (&word[..word.len() - 1], 10),
+        Some(b'M' | b'm') => (&word[..word.len() - 1], 20),
+        Some(b'G' | b'g') => (&word[..word.len() - 1], 30),
+        Some(b'T' | b't') => (&word[..word.len() - 1], 40),
+        _ => (word, 0),
+    };
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size > 0);
+    size.ok_or_else(|| Error::invalid("--max-size", format!("{word:?}"), "bytes, or a number with K, M, G or T"))
+}
 
 impl Default for Options {
     fn default() -> Self {
@@ -114,6 +128,10 @@ impl Work<'_> {
             }
             return self.store.keep_for(record, &self.place.path); // it may have been moved
         }
+        if !self.options.copy && privilege() == Privilege::User {
+            let source = io::ErrorKind::PermissionDenied.into();
+            return Err(Error::NoOverlay { rootfs, source });
+        }
         let ours = self.place.path.join(OURS);
         make_directory(&ours)?;
         fs::create_dir(&rootfs).map_err(Error::path("make", &rootfs))?;
@@ -175,7 +193,7 @@ impl Work<'_> {
     fn mount(&self, chains: &[Digest], rootfs: &Path) -> Result<()> {
         let ours = self.place.path.join(OURS);
         let (upper, work) = (&ours.join("upper"), &ours.join("work"));
-        overlay::Overlay { lower: self.store.short_links(chains)?, upper, work }.mount(rootfs)
+        overlay::Overlay { lower: self.store.short_names(chains)?, upper, work }.mount(rootfs)
     }
 
     /// All layers into one plain tree.

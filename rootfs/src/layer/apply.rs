@@ -68,12 +68,18 @@ pub(crate) fn apply<R: Input>(
     limit: u64,
 ) -> Result<(), LayerError> {
     let root = fstat(target.root).map_err(|error| tree("stat the root", error))?;
+    let root = (root.st_dev, root.st_ino);
+    let mut directories = HashMap::new();
+    if !target.has_lower {
+        // like any directory that no entry makes
+        directories.insert(root, Pending { path: vec![], times: metadata::epoch(), mode: None });
+    }
     let mut apply = Apply {
         target,
         limit,
-        root: (root.st_dev, root.st_ino),
+        root,
         parent: None,
-        directories: HashMap::new(),
+        directories,
         upper: Upper::default(),
         buffer: vec![0; BUFFER],
     };
@@ -110,13 +116,11 @@ impl Apply<'_> {
             // the lowest layer has nothing to hide
             _ if !self.target.has_lower => Ok(()),
             Meaning::Whiteout(name) => {
-                let Some(parent) = self.existing_parent(&name.directory, &entry.name)? else { return Ok(()) };
-                self.parent = None;
+                let Some(parent) = self.hiding_in(&name.directory, &entry.name)? else { return Ok(()) };
                 self.hide(parent.as_fd(), &name.last, 0, &entry.name)
             }
             Meaning::Opaque(directory) => {
-                let Some(directory) = self.existing_parent(&directory, &entry.name)? else { return Ok(()) };
-                self.parent = None;
+                let Some(directory) = self.hiding_in(&directory, &entry.name)? else { return Ok(()) };
                 self.hide_contents(directory.as_fd(), 0, &entry.name)
             }
         }
@@ -319,6 +323,17 @@ impl Apply<'_> {
         self.touch(directory.as_fd(), path, entry)?;
         self.parent = Some((path.to_vec(), Rc::clone(&directory)));
         Ok(Some(directory))
+    }
+
+    /// The directory of what is to be hidden. Where there is none any more, a file perhaps in its place, there is
+    /// nothing to hide: umoci writes whiteouts for all that was in a directory that became something else.
+    fn hiding_in(&mut self, path: &[u8], entry: &[u8]) -> Result<Option<Rc<OwnedFd>>, LayerError> {
+        if let Err(Errno::NOTDIR) = beneath::open_directory(self.target.root, path) {
+            return Ok(None);
+        }
+        let directory = self.existing_parent(path, entry)?;
+        self.parent = None; // what is removed may have been on the way to it
+        Ok(directory)
     }
 
     fn make_parents(&mut self, path: &[u8], entry: &[u8]) -> Result<(), LayerError> {

@@ -144,9 +144,8 @@ impl<R: Input> Reader<R> {
         let has_data = matches!(kind, Type::File | Type::GnuSparse);
         self.extent(if has_data { stored } else { 0 })?;
         let kind = match kind {
-            Type::File if name.ends_with(b"/") => {
-                Kind::Directory // how tar wrote directories before there was a type for them
-            }
+            // how tar wrote directories before there was a type for them
+            Type::File if name.ends_with(b"/") && header.type_byte() == 0 => Kind::Directory,
             Type::File => match self.pax_sparse(&mut extensions)? {
                 Some(sparse) => Kind::Sparse(sparse),
                 None => Kind::File,

@@ -58,8 +58,19 @@ pub struct Scheduler {
 }
 
 impl Process {
+    /// Adds variables; of those that are set twice, the later counts, as in runc.
+    pub fn set_env(&mut self, more: &[String]) {
+        self.env.extend(more.iter().cloned());
+        self.env = last_of_each(std::mem::take(&mut self.env));
+    }
+
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let user = spec.user();
+        // The kernel takes this id for "leave it as it is".
+        let ids = user.additional_gids().iter().flatten().copied().chain([user.uid(), user.gid()]);
+        if ids.into_iter().any(|id| id == u32::MAX) {
+            return Err(Error::invalid("process.user", u32::MAX.to_string(), "ids up to 4294967294"));
+        }
         let affinity = spec.exec_cpu_affinity().as_ref();
         let parse_cpus = |list: &Option<String>| list.as_deref().map(cpu_list).transpose();
         Ok(Self {

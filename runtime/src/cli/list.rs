@@ -1,5 +1,4 @@
 use clap::{Arg, ArgMatches, Command};
-use serde::Serialize;
 
 use super::{Global, flag, print, table};
 use crate::container::Container;
@@ -19,25 +18,24 @@ pub(super) fn define(command: Command) -> Command {
         .arg(flag("quiet").short('q').help("Ids only"))
 }
 
-/// runc's name for the first field differs between `state` and `list`; everything else is the same.
-#[derive(Serialize)]
-struct Row {
-    #[serde(flatten)]
-    report: Report,
+/// As `state` tells it, with the owner.
+fn row(container: &Container) -> Result<Report> {
+    let owner = container.record.as_ref().map(|record| record.owner.clone()).unwrap_or_default();
+    Ok(Report { owner, ..report(container)? })
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     let mut rows = Vec::new();
     for id in global.root.list()? {
         // One that is deleted meanwhile is not listed; one that cannot be read does not hide the others.
-        match Container::open(&global.root, &id).and_then(|container| report(&container)) {
-            Ok(report) => rows.push(Row { report }),
+        match Container::open(&global.root, &id).and_then(|container| row(&container)) {
+            Ok(row) => rows.push(row),
             Err(Error::NoContainer { .. }) => {}
             Err(error) => crate::observe::log::warn(&format!("container {id}: {}", error.chain())),
         }
     }
     if args.get_flag("quiet") {
-        let ids: String = rows.iter().map(|row| format!("{}\n", row.report.id)).collect();
+        let ids: String = rows.iter().map(|row| format!("{}\n", row.id)).collect();
         return print(&ids).map(|()| 0);
     }
     if args.get_one::<String>("format").is_some_and(|format| format == "json") {
@@ -45,7 +43,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         return print(&text.map_err(|source| Error::Json { what: "the list".into(), source })?).map(|()| 0);
     }
     let mut lines = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from).to_vec()];
-    lines.extend(rows.into_iter().map(|Row { report }| {
+    lines.extend(rows.into_iter().map(|report| {
         vec![
             report.id,
             report.pid.to_string(),

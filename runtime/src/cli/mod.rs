@@ -85,9 +85,17 @@ pub fn main() -> u8 {
     }
     match command().try_get_matches_from(args) {
         Ok(matches) => dispatch(&matches),
-        Err(error) => {
-            let _ = error.print();
-            u8::from(error.use_stderr())
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            // clap explains over several lines; the first paragraph says it all.
+            let first = text.trim_start_matches("error: ").lines().take_while(|line| !line.trim().is_empty());
+            let line = first.map(str::trim).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(std::io::stderr(), "hearth: {line}");
+            1
+        }
+        Err(help) => {
+            let _ = help.print();
+            0
         }
     }
 }
@@ -96,7 +104,15 @@ pub fn main() -> u8 {
 pub fn command() -> Command {
     let path = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
     let mut command = Command::new("hearth")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"))
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .short('v')
+                .action(ArgAction::Version)
+                .help("Print the version"),
+        )
         .about("OCI runtime: runs containers from bundles")
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -116,7 +132,8 @@ pub fn command() -> Command {
 fn dispatch(matches: &ArgMatches) -> u8 {
     let Some((name, args)) = matches.subcommand() else { return 1 };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return 1 };
-    let result = global(matches).and_then(|global| (verb.run)(&global, args));
+    let result =
+        check_preserved(args).and_then(|()| global(matches)).and_then(|global| (verb.run)(&global, args));
     result.unwrap_or_else(|error| {
         let line = error.chain();
         if log::has_file() {
@@ -133,6 +150,20 @@ fn global(matches: &ArgMatches) -> Result<Global> {
     log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
     let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
     Ok(Global { root: Root::new(&root)? })
+}
+
+/// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.
+fn check_preserved(args: &ArgMatches) -> Result<()> {
+    let Ok(Some(asked)) = args.try_get_one::<u32>("preserve-fds") else { return Ok(()) };
+    let last = 3 + asked + crate::container::notify::listen_fds(&mut Vec::new())?;
+    let gap = (3..last).find(|number| !i32::try_from(*number).is_ok_and(crate::sys::fd::is_open));
+    gap.map_or(Ok(()), |number| {
+        Err(Error::invalid(
+            "--preserve-fds or LISTEN_FDS",
+            format!("descriptor {number}"),
+            "an open descriptor",
+        ))
+    })
 }
 
 fn default_root() -> PathBuf {

@@ -13,6 +13,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     container.dir.lock()?;
     match container.status()? {
         Status::Created | Status::Running => container.record()?.cgroups.freeze().map(|()| 0),
-        status => Err(container.wrong_state("pause", status)),
+        Status::Paused => Err(container.refuse("container already paused")),
+        Status::Creating | Status::Stopped => Err(container.refuse("container not running")),
     }
 }

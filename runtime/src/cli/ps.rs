@@ -31,7 +31,7 @@ pub(super) fn define(command: Command) -> Command {
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     let container = global.container(args)?;
     if container.status()? == Status::Stopped {
-        return Err(container.wrong_state("list the processes of", Status::Stopped));
+        return Err(container.refuse("container not running"));
     }
     let pids = container.record()?.cgroups.processes()?;
     if args.get_one::<String>("format").is_some_and(|format| format == "json") {

@@ -13,6 +13,6 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     container.dir.lock()?;
     match container.status()? {
         Status::Paused => container.record()?.cgroups.thaw().map(|()| 0),
-        status => Err(container.wrong_state("resume", status)),
+        _ => Err(container.refuse("container not paused")),
     }
 }

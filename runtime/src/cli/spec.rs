@@ -26,6 +26,10 @@ pub(super) fn run(_global: &Global, args: &ArgMatches) -> Result<u8> {
     let path = path(args, "bundle").unwrap_or_else(|| PathBuf::from(".")).join("config.json");
     // Somebody's config is not to be lost.
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
-    file.and_then(|mut file| file.write_all(&text)).map_err(Error::path("write", &path))?;
-    Ok(0)
+    match file.and_then(|mut file| file.write_all(&text)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::path("write", &path)(
+            std::io::Error::new(error.kind(), "File config.json exists. Remove it first"),
+        )),
+        result => result.map(|()| 0).map_err(Error::path("write", &path)),
+    }
 }

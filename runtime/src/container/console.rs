@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
@@ -35,6 +36,7 @@ pub fn requirements(terminal: bool, stays: bool, console_socket: Option<&Path>) 
             path.display().to_string(),
             "process.terminal and a command that detaches (cannot use console socket otherwise)",
         )),
+        None if terminal => host_terminal().map(drop),
         _ => Ok(()),
     }
 }
@@ -61,30 +63,37 @@ pub fn deliver(master: OwnedFd, console_socket: Option<&Path>) -> Result<Option<
 #[derive(Debug)]
 pub struct Relay {
     master: OwnedFd,
-    saved: Option<Termios>,
+    /// The caller's terminal, and how it was.
+    host: OwnedFd,
+    saved: Termios,
     input_open: bool,
+}
+
+/// The terminal of the caller: the first standard stream that is one, else the controlling one.
+fn host_terminal() -> Result<OwnedFd> {
+    let stream = (0..3).map(standard).find(|stream| isatty(stream));
+    match stream {
+        Some(stream) => stream.try_clone_to_owned().map_err(Error::sys("dup")),
+        None => rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::path("process.terminal needs a terminal of the caller: open", "/dev/tty")),
+    }
 }
 
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
-        let input = standard(0);
-        let saved = if isatty(input) {
-            let saved = tcgetattr(input).map_err(Error::sys("tcgetattr"))?;
-            let mut raw = saved.clone();
-            raw.make_raw();
-            tcsetattr(input, OptionalActions::Now, &raw).map_err(Error::sys("tcsetattr"))?;
-            Some(saved)
-        } else {
-            None
-        };
-        let relay = Self { master, saved, input_open: true };
+        let host = host_terminal()?;
+        let saved = tcgetattr(&host).map_err(Error::sys("tcgetattr"))?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        tcsetattr(&host, OptionalActions::Now, &raw).map_err(Error::sys("tcsetattr"))?;
+        let relay = Self { master, host, saved, input_open: true };
         relay.resize();
         Ok(relay)
     }
 
     /// Takes over the size of the caller's terminal.
     pub fn resize(&self) {
-        if let Ok(size) = tcgetwinsize(standard(0)) {
+        if let Ok(size) = tcgetwinsize(&self.host) {
             let _ = tcsetwinsize(&self.master, size);
         }
     }
@@ -125,9 +134,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(saved) = &self.saved {
-            let _ = tcsetattr(standard(0), OptionalActions::Now, saved);
-        }
+        let _ = tcsetattr(&self.host, OptionalActions::Now, &self.saved);
     }
 }
 

@@ -52,7 +52,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut timeline = Timeline::new(options.timeline);
     crate::bundle::validate::id(&options.id)?;
     let bundle = load::bundle(&options.bundle)?;
-    let mut plan = plan::plan(&options.id, &bundle)?;
+    let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     console::check(&plan, options)?;
     plan.init.no_pivot = options.no_pivot;

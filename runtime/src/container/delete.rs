@@ -22,7 +22,11 @@ pub fn delete(container: &Container, force: bool) -> Result<()> {
         // One that was never started has nobody to ask.
         Status::Created => kill(container)?,
         Status::Creating | Status::Running | Status::Paused if force => kill(container)?,
-        _ => return Err(container.wrong_state("delete (without --force)", status)),
+        Status::Creating | Status::Running | Status::Paused => {
+            let refusal =
+                format!("cannot delete container {} that is not stopped: {status}", container.dir.id());
+            return Err(Error::WrongState { refusal });
+        }
     }
     destroy(container)
 }

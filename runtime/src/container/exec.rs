@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use rustix::process::Pid;
 
 use super::run::Signals;
-use super::{Container, Status, console, create, notify, start};
+use super::{Container, Status, console, create, notify};
 use crate::bundle::{capabilities, load, process::Process, validate};
 use crate::isolate::seccomp;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
+use crate::sys::clone::Child;
 use crate::{Error, Result};
 
 /// What changes the container's own process, or replaces it.
@@ -37,15 +38,18 @@ pub struct Options {
     pub cgroup: Option<String>,
 }
 
+const STOPPED: &str = "cannot exec in a stopped container";
+
 /// The exit status of the command: the process's, or 0 when detached.
 pub fn exec(container: &Container, options: &Options) -> Result<u8> {
-    let status = container.status()?;
-    match status {
+    match container.status()? {
         Status::Created | Status::Running => {}
         Status::Paused if options.ignore_paused => {}
-        _ => return Err(container.wrong_state("exec in", status)),
+        Status::Paused => return Err(container.refuse("cannot exec in a paused container")),
+        Status::Creating => return Err(container.refuse("cannot exec in a container that is being created")),
+        Status::Stopped => return Err(container.refuse(STOPPED)),
     }
-    let init = container.process().ok_or_else(|| container.wrong_state("exec in", Status::Stopped))?;
+    let init = container.process().ok_or_else(|| container.refuse(STOPPED))?;
     let (join, score) = plan(container, options)?;
     let terminal = join.process.terminal.is_some();
     console::requirements(terminal, !options.detach, options.console_socket.as_deref())?;
@@ -63,41 +67,24 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     channel::send(spawned.socket.as_fd(), &message, &[init.as_fd()])
         .map_err(|_| spawn::silent_end(spawned.child.pid))?;
     drop(init);
-    let joined = converse(&spawned, options)?;
-    super::run::reap(spawned.child.pid)?;
-    let pid = joined.pid.as_raw_nonzero().get();
-    if let Some(score) = score {
-        create::set_oom_score(pid, score)?;
-    }
-    if let Some(path) = &options.pid_file {
-        create::write_pid_file(path, pid)?;
-    }
-    let started = match joined.failure {
-        Some(failure) => Err(failure),
-        None => start::wait_for_exec(&spawned.socket),
-    };
-    if let Err(error) = started {
-        super::run::reap(joined.pid)?;
-        return Err(error);
-    }
+    let (joined, terminal) = converse(&spawned, options, score)?;
     match signals {
-        Some(signals) => signals.wait(joined.pid, &joined.pidfd, joined.terminal),
+        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal),
         None => Ok(0),
     }
 }
 
-struct Joined {
-    pid: Pid,
-    pidfd: OwnedFd,
-    terminal: Option<OwnedFd>,
-    failure: Option<Error>,
-}
-
-/// Joiner and joined share the socket, so their words may come in any order.
-fn converse(spawned: &spawn::Spawned, options: &Options) -> Result<Joined> {
+/// Joiner and joined share the socket, so their words may come in any order. The stream ends when the program is
+/// executed, or when nobody is left to execute it.
+fn converse(
+    spawned: &spawn::Spawned,
+    options: &Options,
+    score: Option<i32>,
+) -> Result<(Child, Option<OwnedFd>)> {
     let mut terminal = None;
+    let mut joined = None;
     let mut failure = None;
-    loop {
+    let ended = loop {
         match channel::receive::<ToRuntime>(spawned.socket.as_fd())
             .map_err(Error::sys("receive from init"))?
         {
@@ -106,24 +93,36 @@ fn converse(spawned: &spawn::Spawned, options: &Options) -> Result<Joined> {
                 terminal = console::deliver(master, options.console_socket.as_deref())?;
             }
             Some((ToRuntime::Joined { pid }, fds)) => {
-                let pid = Pid::from_raw(pid).ok_or(Error::InitGone)?;
                 let pidfd = fds.into_iter().next().ok_or(Error::InitGone)?;
-                return Ok(Joined { pid, pidfd, terminal, failure });
+                let child = joined.insert(Child { pid: Pid::from_raw(pid).ok_or(Error::InitGone)?, pidfd });
+                announce(child, options, score)?;
             }
-            Some((ToRuntime::Failed { step, message }, _)) => {
-                // Of the two, the joiner fails before there is anybody else.
-                let joiner = step.starts_with("join");
-                let error = Error::Init { step, message };
-                if joiner {
-                    super::run::reap(spawned.child.pid)?;
-                    return Err(error);
-                }
-                failure = Some(error);
+            Some((ToRuntime::Failed { step, message }, _)) => failure = Some(Error::Init { step, message }),
+            Some(_) => break Err(Error::InitGone),
+            None => break Ok(()),
+        }
+    };
+    match (joined, failure) {
+        (Some(joined), None) => {
+            super::run::reap(spawned.child.pid)?;
+            ended.map(|()| (joined, terminal))
+        }
+        (joined, failure) => {
+            if let Some(joined) = joined {
+                super::run::reap(joined.pid)?;
             }
-            Some(_) => return Err(Error::InitGone),
-            None => return Err(failure.unwrap_or_else(|| spawn::silent_end(spawned.child.pid))),
+            let silent = spawn::silent_end(spawned.child.pid);
+            Err(failure.unwrap_or(silent))
         }
     }
+}
+
+fn announce(child: &Child, options: &Options, score: Option<i32>) -> Result<()> {
+    let pid = child.pid.as_raw_nonzero().get();
+    if let Some(score) = score {
+        create::set_oom_score(pid, score)?;
+    }
+    options.pid_file.as_ref().map_or(Ok(()), |path| create::write_pid_file(path, pid))
 }
 
 /// The message for the joiner, and the score that only the host may set.
@@ -172,7 +171,7 @@ fn change(process: &mut Process, options: &Options) -> Result<()> {
         }
         process.cwd.clone_from(cwd);
     }
-    process.env.extend(options.env.iter().cloned());
+    process.set_env(&options.env);
     if options.tty {
         process.terminal = Some(process.terminal.unwrap_or_default());
     }
@@ -201,10 +200,11 @@ fn change(process: &mut Process, options: &Options) -> Result<()> {
 /// `--user`: `uid[:gid]`, numbers only (crun CVE-2026-30892 came from a lenient parser).
 pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let bad = || Error::invalid("--user", text, "uid[:gid] in numbers");
-    // u32's own parser takes a leading plus.
+    // u32's own parser takes a leading plus; the last id means "none" to the kernel.
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-        digits.then(|| text.parse::<u32>().ok()).flatten().ok_or_else(bad)
+        let id = digits.then(|| text.parse::<u32>().ok()).flatten();
+        id.filter(|id| *id != u32::MAX).ok_or_else(bad)
     };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
@@ -218,7 +218,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn every_pair_of_ids_is_parsed_to_itself(uid: u32, gid: u32) {
+        fn every_pair_of_ids_is_parsed_to_itself(uid in 0..u32::MAX, gid in 0..u32::MAX) {
             assert_eq!(parse_user(&format!("{uid}:{gid}")).unwrap(), (uid, Some(gid)));
             assert_eq!(parse_user(&uid.to_string()).unwrap(), (uid, None));
         }
@@ -226,7 +226,7 @@ mod tests {
         #[test]
         fn nothing_else_is_a_user(text in "\\PC{0,12}") {
             let strict = text.split(':').count() <= 2
-                && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && part.parse::<u32>().is_ok());
+                && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && part.parse::<u32>().is_ok_and(|id| id != u32::MAX));
             assert_eq!(parse_user(&text).is_ok(), strict, "{text:?}");
         }
     }

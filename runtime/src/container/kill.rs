@@ -3,6 +3,8 @@
 use super::{Container, Status};
 use crate::{Error, Result};
 
+const NOT_RUNNING: &str = "container not running";
+
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let status = container.status()?;
     if all {
@@ -10,9 +12,9 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         return container.record()?.cgroups.kill_all(signal);
     }
     if matches!(status, Status::Stopped | Status::Creating) {
-        return Err(Error::NotRunning { id: container.dir.id() });
+        return Err(container.refuse(NOT_RUNNING));
     }
-    let Some(process) = container.process() else { return Err(Error::NotRunning { id: container.dir.id() }) };
+    let process = container.process().ok_or_else(|| container.refuse(NOT_RUNNING))?;
     crate::sys::kill::pidfd_send(&process, signal).map_err(Error::sys("kill"))?;
     if signal == libc::SIGKILL && status == Status::Paused {
         // A frozen process takes the signal only once it is thawed.

@@ -49,7 +49,8 @@ impl Container {
         self.record.as_ref()?.process?.open()
     }
 
-    pub fn wrong_state(&self, verb: &'static str, status: Status) -> Error {
-        Error::WrongState { verb, id: self.dir.id(), status: status.to_string() }
+    /// `refusal`: in runc's words, which engines match on.
+    pub fn refuse(&self, refusal: &'static str) -> Error {
+        Error::WrongState { refusal: format!("{refusal}: {}", self.dir.id()) }
     }
 }

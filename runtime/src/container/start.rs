@@ -13,9 +13,13 @@ use crate::{Error, Result};
 
 pub fn start(container: &Container) -> Result<()> {
     container.dir.lock()?;
-    let status = container.status()?;
-    if status != Status::Created {
-        return Err(container.wrong_state("start", status));
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => return Err(container.refuse("cannot start a container that has stopped")),
+        Status::Creating => return Err(container.refuse("cannot start a container that is being created")),
+        Status::Running | Status::Paused => {
+            return Err(container.refuse("cannot start an already running container"));
+        }
     }
     let pid = container.record()?.process.map_or(0, |process| process.pid);
     let relay = notify::Relay::open(&container.dir)?;

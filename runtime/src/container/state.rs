@@ -79,6 +79,7 @@ pub struct Report {
     pub created: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Empty, as in runc's `state`; `list` has it.
     pub owner: String,
 }
 
@@ -101,7 +102,6 @@ pub fn report(container: &Container) -> Result<Report> {
         report.rootfs = record.rootfs.display().to_string();
         report.created.clone_from(&record.created);
         report.annotations.clone_from(&record.annotations);
-        report.owner.clone_from(&record.owner);
     }
     Ok(report)
 }

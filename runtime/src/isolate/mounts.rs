@@ -30,6 +30,10 @@ pub struct Context<'a> {
 
 /// Makes one mount. The descriptor stays on it.
 pub fn mount(context: &Context<'_>, mount: &Mount) -> Result<()> {
+    one(context, mount).map_err(|error| error.at(format!("mount {}", mount.destination)))
+}
+
+fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
     let destination = Path::new(&mount.destination);
     let fail = |call: &'static str| Error::path(call, destination);
     let options = &mount.options;
@@ -139,10 +143,7 @@ pub fn new_filesystem(
     superblock: &[&str],
     attr: u64,
 ) -> Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
-        rustix::io::Errno::NODEV => Error::invalid("mount type", kind, "a file system that this kernel has"),
-        errno => Error::path("fsopen", kind)(errno),
-    })?;
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Error::path("mount type", kind))?;
     let fail = |what: &str| Error::path("mount option", format!("{kind}: {what}"));
     fsconfig_set_string(&context, "source", source).map_err(fail("source"))?;
     for flag in superblock {

@@ -35,9 +35,12 @@ impl Sources {
         if !super::tree::is_directory(root.as_fd()).map_err(Error::path("stat", path))? {
             return Err(Error::invalid("root.path", path.display().to_string(), "a directory"));
         }
-        // As in runc: cut off from the caller's mounts, unless the config wants them shared.
-        let propagation = plan.init.root_propagation.map_or(libc::MS_SLAVE, |(kind, _)| kind);
-        set_propagation(&root, path, propagation)?;
+        // As in runc: cut off from the caller's mounts, unless the config wants them shared. The root itself is
+        // never shared by now, for pivot_root(2) refuses that; `rootfs::finish` gives it what was asked for.
+        let shared = plan.init.root_propagation.is_some_and(|(kind, _)| kind == libc::MS_SHARED);
+        let (propagation, recursive) =
+            if shared { (libc::MS_PRIVATE, false) } else { (libc::MS_SLAVE, true) };
+        set_propagation(&root, path, propagation, recursive)?;
         let binds = plan.host.binds.iter().map(clone_bind).collect::<Result<_>>()?;
         Ok(Self { root: Some(root), binds })
     }
@@ -47,7 +50,7 @@ fn clone_bind(bind: &Bind) -> Result<OwnedFd> {
     let tree =
         clone_tree(&bind.path, bind.recursive).map_err(Error::path("open mount source", &bind.path))?;
     if bind.propagation != 0 {
-        set_propagation(&tree, &bind.path, bind.propagation)?;
+        set_propagation(&tree, &bind.path, bind.propagation, true)?;
     }
     if let Some((uids, gids, recursive)) = &bind.idmap {
         let userns = idmap::user_namespace(uids, gids)?;
@@ -59,9 +62,9 @@ fn clone_bind(bind: &Bind) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn set_propagation(tree: &OwnedFd, path: &Path, propagation: u64) -> Result<()> {
+fn set_propagation(tree: &OwnedFd, path: &Path, propagation: u64, recursive: bool) -> Result<()> {
     let attr = Attr { propagation, ..Attr::default() };
-    sys::set_attr(tree.as_fd(), c"", true, attr).map_err(Error::path("set propagation of", path))
+    sys::set_attr(tree.as_fd(), c"", recursive, attr).map_err(Error::path("set propagation of", path))
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {

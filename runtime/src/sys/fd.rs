@@ -21,10 +21,14 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD only asks whether the descriptor is open.
+    number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0
+}
+
 /// Takes over a descriptor that was inherited under a number that the caller knows. None where it is not open.
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_GETFD only asks whether the descriptor is open.
-    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    if !is_open(number) {
         return None;
     }
     // SAFETY: it is open, and inherited descriptors have no other owner in this process: each number is asked

@@ -7,13 +7,15 @@ use super::check;
 /// Resets every signal disposition and unblocks every signal. Parents written in Go or run under nohup leave
 /// signals ignored, and exec keeps that.
 pub fn reset_signals() -> io::Result<()> {
-    // SAFETY: all-zero bytes are a valid sigaction: SIG_DFL, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
-    for signal in 1..=libc::SIGRTMAX() {
-        // glibc keeps 32 and 33 for itself and refuses them, the kernel refuses KILL and STOP: all four are at
-        // their default already.
-        // SAFETY: `default` is a valid sigaction that outlives the call.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    const SIGNALS: libc::c_int = 64;
+    const MASK_BYTES: usize = 8;
+    // The kernel's struct: handler SIG_DFL, no flags, no restorer, an empty mask.
+    let default = [0u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    // By the raw call, since glibc keeps two realtime signals to itself. KILL and STOP are refused, and need none.
+    for signal in (1..=SIGNALS).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+        // SAFETY: `default` is as large as a kernel sigaction with its mask, and outlives the call.
+        check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, MASK_BYTES) })?;
     }
     // SAFETY: all-zero bytes are the empty signal set.
     let empty: libc::sigset_t = unsafe { std::mem::zeroed() };

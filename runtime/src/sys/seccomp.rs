@@ -72,3 +72,36 @@ pub fn knows_flags(flags: u32) -> bool {
     };
     answer < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
+
+/// Makes a call as it comes, to see what a filter answers; the errno of what fails.
+#[cfg(test)]
+pub(crate) fn attempt(nr: u32, args: [u64; 6]) -> Result<i64, i32> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the tests only attempt calls that their filter does not let through to the kernel, and calls that
+    // take no address.
+    let answer = unsafe { libc::syscall(i64::from(nr), a, b, c, d, e, f) };
+    if answer < 0 { Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { Ok(answer) }
+}
+
+/// The newest filter of another process, which is stopped for a moment (PTRACE_SECCOMP_GET_FILTER).
+#[cfg(test)]
+pub(crate) fn filter_of(pid: i32) -> io::Result<Vec<Insn>> {
+    const GET_FILTER: libc::c_uint = 0x420c;
+    fn checked(answer: libc::c_long) -> io::Result<usize> {
+        usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+    }
+    // SAFETY: SEIZE takes no address.
+    checked(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) })?;
+    // SAFETY: INTERRUPT takes no address.
+    checked(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0_usize, 0_usize) })?;
+    // SAFETY: waitpid may be told to store no status.
+    checked(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) }.into())?;
+    let mut filter = vec![Insn { code: 0, jt: 0, jf: 0, k: 0 }; 4096];
+    // SAFETY: the kernel writes the program's instructions, of which no filter has more than `filter` has room for,
+    // in the layout that is asserted above.
+    let len = checked(unsafe { libc::ptrace(GET_FILTER, pid, 0_usize, filter.as_mut_ptr()) });
+    // SAFETY: DETACH takes no address.
+    checked(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0_usize, 0_usize) })?;
+    filter.truncate(len?);
+    Ok(filter)
+}

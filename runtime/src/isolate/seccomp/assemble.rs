@@ -141,6 +141,7 @@ impl Ranges {
 
     /// Everything from `start` on leads to `target`; starts come in ascending order, and the last word wins.
     pub(super) fn from(&mut self, start: u32, target: Target) {
+        debug_assert!(self.0.last().is_none_or(|(last, _)| *last <= start));
         if self.0.last().is_some_and(|(last, _)| *last == start) {
             self.0.pop();
         }

@@ -4,13 +4,18 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, send, sendmsg, socket_with,
 };
 
 use crate::{Error, Result};
+
+/// How long an agent may leave its socket's queue full.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the container process state as JSON, its listener's descriptor (`seccompFd`) riding on the first bytes.
 pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
@@ -19,6 +24,7 @@ pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json:
     let address = SocketAddrUnix::new(listener_path).map_err(Error::path(CONNECT, listener_path))?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::sys("socket"))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).map_err(Error::sys("setsockopt"))?;
     connect(&socket, &address).map_err(Error::path(CONNECT, listener_path))?;
     let descriptors = [listener];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

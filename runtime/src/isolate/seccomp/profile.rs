@@ -5,6 +5,7 @@ use oci_spec::runtime::{
     LinuxSeccompFilterFlag as Flag, LinuxSeccompOperator as SpecOperator, LinuxSyscall,
 };
 
+use super::MAX_INSNS;
 use super::arguments::{Condition, Operator};
 use super::names::{Arch, Call};
 use crate::{Error, Result};
@@ -56,29 +57,32 @@ fn plain(action: Action) -> u32 {
     }
 }
 
-/// The flags of seccomp(2). A profile without the field gets SPEC_ALLOW, as with runc; TSYNC means nothing to a
-/// process that has one thread.
-pub(super) fn flags(profile: &LinuxSeccomp, notify: bool) -> Result<u32> {
-    const SPEC_ALLOW: u32 = 1 << 2;
-    let Some(flags) = profile.flags() else {
-        return Ok(SPEC_ALLOW | if notify { NEW_LISTENER } else { 0 });
-    };
-    let bits = flags.iter().map(|flag| match flag {
+pub(super) const SPEC_ALLOW: u32 = 1 << 2;
+pub(super) const NEW_LISTENER: u32 = 1 << 3;
+pub(super) const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// The flag's bit for seccomp(2). TSYNC means nothing to a process that has one thread.
+pub(super) fn bit(flag: Flag) -> u32 {
+    match flag {
         Flag::SeccompFilterFlagTsync => 0,
         Flag::SeccompFilterFlagLog => 1 << 1,
         Flag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
         Flag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
-    });
-    let bits = bits.fold(0, |all, bit| all | bit);
-    if bits & WAIT_KILLABLE_RECV != 0 && !notify {
-        let value = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
-        return Err(Error::invalid("linux.seccomp.flags", value, "a rule with SCMP_ACT_NOTIFY beside it"));
     }
-    Ok(bits | if notify { NEW_LISTENER } else { 0 })
 }
 
-pub(super) const NEW_LISTENER: u32 = 1 << 3;
-const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+/// All flags for seccomp(2). A profile without the field gets SPEC_ALLOW, as with runc.
+pub(super) fn flags(profile: &LinuxSeccomp, notify: bool) -> Result<u32> {
+    let listed = profile
+        .flags()
+        .as_ref()
+        .map_or(SPEC_ALLOW, |flags| flags.iter().fold(0, |all, flag| all | bit(*flag)));
+    if listed & WAIT_KILLABLE_RECV != 0 && !notify {
+        let value = Flag::SeccompFilterFlagWaitKillableRecv.to_string();
+        return Err(Error::invalid("linux.seccomp.flags", value, "a rule with SCMP_ACT_NOTIFY beside it"));
+    }
+    Ok(listed | if notify { NEW_LISTENER } else { 0 })
+}
 
 /// Whether a listener is to be told of calls; if so, whether it can be.
 pub(super) fn notifies(profile: &LinuxSeccomp) -> Result<bool> {
@@ -123,6 +127,39 @@ fn known(arch: SpecArch) -> Option<Arch> {
         // Either the native architecture, which needs no mention, or one whose programs cannot run here.
         _ => None,
     }
+}
+
+/// One entry for each known name and each of its lists of conditions.
+pub(super) fn entries<'a>(
+    profile: &'a LinuxSeccomp,
+    conditions: &'a [Vec<Vec<Condition>>],
+) -> Result<Vec<Entry<'a>>> {
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let mut entries = Vec::with_capacity(rules.iter().map(|rule| rule.names().len()).sum());
+    let mut conditional = 0;
+    for ((index, rule), lists) in rules.iter().enumerate().zip(conditions) {
+        let field = || format!("linux.seccomp.syscalls[{index}]");
+        let answer = match (rule.action(), rule.errno_ret()) {
+            (action, None) => answer("", action, None)?,
+            (action, errno) => answer(&format!("{}.errnoRet", field()), action, errno)?,
+        };
+        if rule.names().iter().any(String::is_empty) {
+            return Err(Error::invalid(format!("{}.names", field()), "\"\"", "the name of a system call"));
+        }
+        for call in rule.names().iter().filter_map(|name| Call::named(name)) {
+            entries.extend(lists.iter().map(|conditions| Entry { call, answer, conditions, index }));
+            conditional += lists.iter().filter(|list| !list.is_empty()).count();
+        }
+        if conditional > MAX_INSNS {
+            let value = format!("more than {MAX_INSNS} rules with args");
+            return Err(Error::invalid(
+                field(),
+                value,
+                format!("as many as {MAX_INSNS} instructions can hold"),
+            ));
+        }
+    }
+    Ok(entries)
 }
 
 /// What a rule asks of the arguments: the rule holds if all conditions of any of the lists do.

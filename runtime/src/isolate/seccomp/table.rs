@@ -13,6 +13,7 @@ pub(super) const NONE: u16 = 0xffff;
 const N: u16 = NONE;
 
 // x86_64, x86, x32, aarch64, arm, riscv64, ppc64le, s390x, carried
+#[expect(clippy::large_const_arrays, reason = "read while compiling, never at run time")]
 #[rustfmt::skip]
 pub(super) const ROWS: [Row; 502] = [
     ("_llseek", [N, 140, N, N, 140, N, 140, N, N]),

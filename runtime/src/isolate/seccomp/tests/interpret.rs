@@ -1,6 +1,7 @@
 //! Runs a filter as the kernel would.
 
 use crate::isolate::seccomp::Insn;
+use crate::isolate::seccomp::arguments::halves;
 
 /// What a filter is shown of a call.
 #[derive(Clone, Copy, Debug)]
@@ -15,13 +16,10 @@ impl Data {
         let (high, low) = match offset {
             0 => return self.nr,
             4 => return self.arch,
-            16..64 => {
-                let arg = self.args[(offset as usize - 16) / 8];
-                ((arg >> 32) as u32, arg as u32)
-            }
+            16..64 => halves(self.args[(offset as usize - 16) / 8]),
             other => panic!("load at {other}"),
         };
-        if (offset % 8 == 0) == big_endian { high } else { low }
+        if offset.is_multiple_of(8) == big_endian { high } else { low }
     }
 }
 

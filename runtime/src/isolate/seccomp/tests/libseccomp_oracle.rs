@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 use proptest::prelude::*;
 
 use super::interpret::{Data, run};
-use super::profiles;
+use super::{profiles, reading};
 use crate::isolate::seccomp::names::{Arch, HOST};
 use crate::isolate::seccomp::{Insn, compile_for};
 
@@ -34,9 +34,9 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
         Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
         Action::ScmpActKillProcess => ScmpAction::KillProcess,
         Action::ScmpActTrap => ScmpAction::Trap,
-        Action::ScmpActErrno => ScmpAction::Errno(errno as i32),
+        Action::ScmpActErrno => ScmpAction::Errno(errno.try_into().unwrap()),
         Action::ScmpActNotify => ScmpAction::Notify,
-        Action::ScmpActTrace => ScmpAction::Trace(errno as u16),
+        Action::ScmpActTrace => ScmpAction::Trace(errno.try_into().unwrap()),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
     }
@@ -52,7 +52,7 @@ fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
         Operator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
         Operator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0)),
     };
-    ScmpArgCompare::new(arg.index() as u32, op, datum)
+    ScmpArgCompare::new(arg.index().try_into().unwrap(), op, datum)
 }
 
 /// The filter that runc would load, without its stub; `Err` where libseccomp refuses a rule.
@@ -112,8 +112,6 @@ fn add(
     let mut added = false;
     let answer = action(rule.action(), rule.errno_ret());
     let conditions: Vec<_> = rule.args().as_deref().unwrap_or_default().iter().map(compare).collect();
-    let args = rule.args().as_deref().unwrap_or_default();
-    let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
     for name in rule.names() {
         let Ok(call) = ScmpSyscall::from_name(name) else { continue };
         if answer == default {
@@ -122,7 +120,7 @@ fn add(
         added = true;
         match &conditions[..] {
             [] => _ = filter.add_rule(answer, call)?,
-            _ if repeated => {
+            _ if repeated(rule) => {
                 for condition in &conditions {
                     filter.add_rule_conditional(answer, call, &[*condition])?;
                 }
@@ -152,8 +150,8 @@ fn unknown(profile: &LinuxSeccomp, host: &[Arch], data: &Data) -> bool {
         let rules = profile.syscalls().as_deref().unwrap_or_default();
         let names = rules.iter().flat_map(|rule| rule.names());
         let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, scmp).ok());
-        let largest = numbers.map(i32::from).max().unwrap_or(0).max(0);
-        largest != 0 && (data.nr > largest as u32 || *host == Arch::S390x && data.nr == 0)
+        let largest = numbers.filter_map(|number| u32::try_from(i32::from(number)).ok()).max().unwrap_or(0);
+        largest != 0 && (data.nr > largest || *host == Arch::S390x && data.nr == 0)
     })
 }
 
@@ -178,51 +176,36 @@ fn judge(profile: &LinuxSeccomp, host: &[Arch], calls: &[Data]) -> Result<(), Te
     Ok(())
 }
 
-/// Rules that agree wherever they meet: then their order cannot matter. libseccomp goes wrong where two rules with
-/// inequalities share a word.
-fn agreeing() -> impl Strategy<Value = LinuxSeccomp> {
-    let no_inequality = profiles::condition().prop_filter("no inequality", |arg| {
-        matches!(arg.op(), Operator::ScmpCmpEq | Operator::ScmpCmpNe | Operator::ScmpCmpMaskedEq)
-    });
-    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(no_inequality, 1..2)];
-    let rules = prop::collection::vec(profiles::rule(profiles::action(), args, 6), 0..12);
-    (profiles::action(), profiles::profile(rules)).prop_map(|(action, mut profile)| {
-        let mut rules = profile.syscalls().clone().unwrap_or_default();
-        for rule in rules.iter_mut().filter(|rule| rule.args().as_ref().is_some_and(|args| !args.is_empty()))
-        {
-            rule.set_action(action.0).set_errno_ret(action.1);
-        }
-        profile.set_syscalls(Some(rules));
-        profile
-    })
-}
-
-/// Rules that disagree, with equalities of one argument or more: their order shows.
-fn disagreeing() -> impl Strategy<Value = LinuxSeccomp> {
-    let equality = profiles::condition()
-        .prop_filter("equality", |arg| matches!(arg.op(), Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq));
+/// Rules with equalities that may contradict each other: their order shows. (Where rules with other comparisons
+/// share a word, libseccomp goes wrong, and `reading` is the judge.)
+fn overlapping() -> impl Strategy<Value = LinuxSeccomp> {
+    let equality = profiles::condition(&[Operator::ScmpCmpEq, Operator::ScmpCmpMaskedEq]);
     let args = prop_oneof![1 => Just(vec![]), 4 => prop::collection::vec(equality, 1..4)];
     profiles::profile(prop::collection::vec(profiles::rule(profiles::action(), args, 3), 0..10))
 }
 
 /// One rule a call, with any conditions at all.
-fn lonely() -> impl Strategy<Value = LinuxSeccomp> {
-    let args = prop::collection::vec(profiles::condition(), 1..5);
-    profiles::profile(prop::collection::vec(profiles::rule(profiles::action(), args, 1), 0..10)).prop_map(
-        |mut profile| {
-            let mut rules = profile.syscalls().clone().unwrap_or_default();
-            let mut seen = vec![];
-            rules.retain(|rule| {
-                let args = rule.args().as_deref().unwrap_or_default();
-                let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
-                let new = !repeated && !seen.contains(&rule.names()[0]);
-                seen.push(rule.names()[0].clone());
-                new
-            });
-            profile.set_syscalls(Some(rules));
-            profile
-        },
-    )
+fn separate() -> impl Strategy<Value = LinuxSeccomp> {
+    let args = prop::collection::vec(profiles::condition(profiles::OPERATORS), 1..5);
+    let rules = prop::collection::vec(profiles::rule(profiles::action(), args, 1), 0..10);
+    profiles::profile(rules).prop_map(|mut profile| {
+        let mut rules = profile.syscalls().clone().unwrap_or_default();
+        let mut seen = vec![];
+        rules.retain(|rule| {
+            let name = &rule.names()[0];
+            let once = !repeated(rule) && !seen.contains(name) && !reading::shared_on_x86(name);
+            seen.push(name.clone());
+            once
+        });
+        profile.set_syscalls(Some(rules));
+        profile
+    })
+}
+
+/// Whether two conditions of the rule are about the same argument.
+fn repeated(rule: &LinuxSyscall) -> bool {
+    let args = rule.args().as_deref().unwrap_or_default();
+    (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1)
 }
 
 const FOREIGN: &[&[Arch]] =
@@ -230,18 +213,13 @@ const FOREIGN: &[&[Arch]] =
 
 proptest! {
     #[test]
-    fn agreeing_rules_answer_as_libseccomp_does(profile in agreeing(), calls in prop::collection::vec(profiles::call(), 64)) {
-        judge(&profile, HOST, &calls)?;
-    }
-
-    #[test]
-    fn disagreeing_rules_are_ordered_as_libseccomp_does(profile in disagreeing(), calls in prop::collection::vec(profiles::call(), 64)) {
+    fn overlapping_rules_are_ordered_as_libseccomp_does(profile in overlapping(), calls in prop::collection::vec(profiles::call(), 64)) {
         judge(&profile, HOST, &calls)?;
     }
 
     #[test]
     fn other_hosts_answer_as_libseccomp_does(
-        profile in disagreeing(),
+        profile in overlapping(),
         host in prop::sample::select(FOREIGN),
         calls in prop::collection::vec(profiles::call(), 64),
     ) {
@@ -249,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn any_one_rule_answers_as_libseccomp_does(profile in lonely(), calls in prop::collection::vec(profiles::call(), 64)) {
+    fn any_one_rule_answers_as_libseccomp_does(profile in separate(), calls in prop::collection::vec(profiles::call(), 64)) {
         judge(&profile, HOST, &calls)?;
     }
 }

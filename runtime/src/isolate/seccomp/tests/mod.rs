@@ -7,5 +7,6 @@ mod libseccomp_oracle;
 mod profiles;
 mod reading;
 mod rules;
+mod runc;
 mod seccompiler_oracle;
 mod table;

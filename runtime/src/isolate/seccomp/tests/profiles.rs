@@ -66,7 +66,7 @@ pub(super) const ARCHES: &[Arch] = &[
     Arch::ScmpArchMips,
 ];
 
-const OPERATORS: &[Operator] = &[
+pub(super) const OPERATORS: &[Operator] = &[
     Operator::ScmpCmpNe,
     Operator::ScmpCmpLt,
     Operator::ScmpCmpLe,
@@ -105,8 +105,8 @@ pub(super) fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
-pub(super) fn condition() -> impl Strategy<Value = LinuxSeccompArg> {
-    (0..4_usize, select(OPERATORS), value(), value()).prop_map(|(index, op, value, second)| {
+pub(super) fn condition(operators: &'static [Operator]) -> impl Strategy<Value = LinuxSeccompArg> {
+    (0..4_usize, select(operators), value(), value()).prop_map(|(index, op, value, second)| {
         let arg = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
         if op == Operator::ScmpCmpMaskedEq {
             arg.value_two(second).build().unwrap()
@@ -152,8 +152,14 @@ pub(super) fn profile(
 
 /// Rules of every kind at once.
 pub(super) fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
-    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(condition(), 1..4)];
+    let args = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(condition(OPERATORS), 1..4)];
     profile(prop::collection::vec(rule(action(), args, 6), 0..12))
+}
+
+/// So many rules that jumps get long; all with one action, so that they don't contradict each other.
+pub(super) fn large_profile() -> impl Strategy<Value = LinuxSeccomp> {
+    let action = Just((Action::ScmpActErrno, Some(77)));
+    profile(prop::collection::vec(rule(action, prop::collection::vec(condition(OPERATORS), 1..4), 8), 30..80))
 }
 
 /// A call, most of them of a kind and number that profiles mention.

@@ -27,7 +27,7 @@ fn condition(arg: &LinuxSeccompArg) -> SeccompCondition {
             (SeccompCmpOp::MaskedEq(arg.value()), arg.value_two().unwrap_or(0) & arg.value())
         }
     };
-    SeccompCondition::new(arg.index() as u8, SeccompCmpArgLen::Qword, op, value).unwrap()
+    SeccompCondition::new(arg.index().try_into().unwrap(), SeccompCmpArgLen::Qword, op, value).unwrap()
 }
 
 /// Allows everything but what a rule matches.
@@ -53,7 +53,7 @@ fn filter(rules: &[LinuxSyscall]) -> Vec<Insn> {
 }
 
 fn rules() -> impl Strategy<Value = Vec<LinuxSyscall>> {
-    let once = prop::collection::vec(profiles::condition(), 1..4).prop_map(|mut args| {
+    let once = prop::collection::vec(profiles::condition(profiles::OPERATORS), 1..4).prop_map(|mut args| {
         let mut seen = [false; 6];
         args.retain(|arg| !std::mem::replace(&mut seen[arg.index()], true));
         args
