@@ -123,7 +123,7 @@ fn running(container: &Container) -> Result<(&str, &Placement)> {
 }
 
 fn not_running(container: &Container) -> Error {
-    Error::NotRunning { id: container.dir.id() }
+    container.refuse("container not running")
 }
 
 fn stats<'a>(id: &'a str, cgroups: &Placement) -> Result<Event<'a>> {

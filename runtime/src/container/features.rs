@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::bundle::mount_options;
-use crate::sys;
+use crate::isolate::seccomp::support;
 
 /// What the spec has a field for and the code may lack. A test of the suite belongs to each that is `true`.
 const SYSTEMD_CGROUPS: bool = false;
@@ -20,28 +20,6 @@ const HOOKS: &[&str] =
     &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
-
-const ACTIONS: &[&str] = &[
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-
-const OPERATORS: &[&str] = &[
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
 
 /// What a profile may name; whether its calls can be made at all is for the host's kernel.
 const ARCHS: &[&str] = &[
@@ -63,16 +41,6 @@ const ARCHS: &[&str] = &[
     "SCMP_ARCH_X86",
     "SCMP_ARCH_X86_64",
 ];
-
-/// Each with the kernel's bit; TSYNC means nothing to a process with one thread, so any kernel will do.
-const FLAGS: &[(&str, u32)] = &[
-    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
-    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
-    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
-    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE_RECV),
-];
-const NEW_LISTENER: u32 = 1 << 3;
-const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 const MEMORY_POLICIES: &[&str] = &[
     "MPOL_BIND",
@@ -128,11 +96,11 @@ struct Cgroup {
 #[serde(rename_all = "camelCase")]
 struct Seccomp {
     enabled: bool,
-    actions: &'static [&'static str],
-    operators: &'static [&'static str],
+    actions: Vec<&'static str>,
+    operators: [&'static str; 7],
     archs: &'static [&'static str],
-    known_flags: Vec<&'static str>,
-    supported_flags: Vec<&'static str>,
+    known_flags: Vec<String>,
+    supported_flags: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,24 +126,14 @@ struct MountExtensions {
     idmap: Enabled,
 }
 
-/// What the kernel takes, of all that a profile may ask for.
-pub(crate) fn supported_seccomp_flags() -> Vec<&'static str> {
-    let is_supported = |bits: u32| {
-        // The kernel takes this one only beside a listener.
-        let bits = if bits == WAIT_KILLABLE_RECV { bits | NEW_LISTENER } else { bits };
-        sys::seccomp::knows_flags(bits)
-    };
-    FLAGS.iter().filter(|row| is_supported(row.1)).map(|row| row.0).collect()
-}
-
 pub fn features() -> Features {
     let seccomp = Seccomp {
         enabled: true,
-        actions: ACTIONS,
-        operators: OPERATORS,
+        actions: support::actions(),
+        operators: support::OPERATORS,
         archs: ARCHS,
-        known_flags: FLAGS.iter().map(|row| row.0).collect(),
-        supported_flags: supported_seccomp_flags(),
+        known_flags: support::known_flags(),
+        supported_flags: support::supported_flags(),
     };
     let mut capabilities: Vec<_> = caps::all().into_iter().collect();
     capabilities.sort_unstable_by_key(caps::Capability::index);
@@ -226,10 +184,9 @@ mod tests {
     #[test]
     fn a_config_may_name_all_that_is_listed() {
         all_parse::<spec::LinuxNamespaceType>(NAMESPACES);
-        all_parse::<spec::LinuxSeccompAction>(ACTIONS);
-        all_parse::<spec::LinuxSeccompOperator>(OPERATORS);
+        all_parse::<spec::LinuxSeccompAction>(&support::actions());
+        all_parse::<spec::LinuxSeccompOperator>(&support::OPERATORS);
         all_parse::<spec::Arch>(ARCHS);
-        all_parse::<spec::LinuxSeccompFilterFlag>(&FLAGS.iter().map(|row| row.0).collect::<Vec<_>>());
         all_parse::<spec::MemoryPolicyModeType>(MEMORY_POLICIES);
         all_parse::<spec::MemoryPolicyFlagType>(MEMORY_POLICY_FLAGS);
         let capabilities = features().linux.capabilities;

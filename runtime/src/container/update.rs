@@ -3,9 +3,9 @@
 use oci_spec::runtime::LinuxResources;
 
 use super::{Container, Status};
+use crate::Result;
 use crate::isolate::cgroup::Placement;
 use crate::observe::log;
-use crate::{Error, Result};
 
 /// What `resources` leaves out stays as it is.
 pub fn update(container: &mut Container, mut resources: LinuxResources) -> Result<()> {
@@ -13,7 +13,7 @@ pub fn update(container: &mut Container, mut resources: LinuxResources) -> Resul
     // Another update may have moved the container until the lock was had.
     container.record = container.dir.read()?;
     if container.status()? == Status::Stopped {
-        return Err(Error::NotRunning { id: container.dir.id() });
+        return Err(container.refuse("container not running"));
     }
     let mut record = container.record()?.clone();
     complete_swap(&record.cgroups, &mut resources)?;

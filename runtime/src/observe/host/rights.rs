@@ -4,6 +4,7 @@ use caps::{CapSet, Capability};
 
 use super::{Check, plain, read};
 use crate::container::features;
+use crate::isolate::seccomp::support;
 use crate::sys;
 
 /// What the lack of a capability means; of the others a container only lacks the capability itself.
@@ -16,16 +17,8 @@ const MEANINGS: [(Capability, &str); 6] = [
     (Capability::CAP_MKNOD, "devices are bind mounts"),
 ];
 
-const ACTIONS: [(&str, u32); 8] = [
-    ("KILL_PROCESS", libc::SECCOMP_RET_KILL_PROCESS),
-    ("KILL_THREAD", libc::SECCOMP_RET_KILL_THREAD),
-    ("TRAP", libc::SECCOMP_RET_TRAP),
-    ("ERRNO", libc::SECCOMP_RET_ERRNO),
-    ("NOTIFY", libc::SECCOMP_RET_USER_NOTIF),
-    ("TRACE", libc::SECCOMP_RET_TRACE),
-    ("LOG", libc::SECCOMP_RET_LOG),
-    ("ALLOW", libc::SECCOMP_RET_ALLOW),
-];
+/// All nine names of the eight actions.
+const ACTIONS: usize = 9;
 
 pub(super) fn check() -> Vec<Check> {
     vec![capabilities(), seccomp(), landlock(), apparmor(), selinux()]
@@ -58,22 +51,23 @@ fn capabilities() -> Check {
 
 fn seccomp() -> Check {
     const NAME: &str = "seccomp";
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        ACTIONS.iter().partition(|(_, action)| sys::seccomp::knows_action(*action));
-    let names = |rows: &[&(&str, u32)]| rows.iter().map(|row| row.0).collect::<Vec<_>>().join(", ");
-    if known.is_empty() {
-        return Check::no(
+    let actions = support::actions();
+    let short = |names: &[&str], prefix: &str| {
+        names.iter().map(|name| name.trim_start_matches(prefix)).collect::<Vec<_>>().join(", ")
+    };
+    let flags = support::supported_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let (actions, count) = (short(&actions, "SCMP_ACT_"), actions.len());
+    let found = format!("actions {actions}; flags {}", short(&flags, "SECCOMP_FILTER_FLAG_"));
+    match count {
+        ACTIONS => Check::ok(NAME, found),
+        0 => Check::no(
             NAME,
             "this kernel has no filters",
             "CONFIG_SECCOMP_FILTER, or configs without a profile",
-        );
+        ),
+        _ => Check::warn(NAME, found, "Linux 5.0 or later has all actions"),
     }
-    if !unknown.is_empty() {
-        return Check::warn(NAME, format!("without {}", names(&unknown)), "Linux 5.0 or later");
-    }
-    let flags = features::supported_seccomp_flags();
-    let flags: Vec<_> = flags.iter().map(|name| name.trim_start_matches("SECCOMP_FILTER_FLAG_")).collect();
-    Check::ok(NAME, format!("actions {}; flags {}", names(&known), flags.join(", ")))
 }
 
 fn landlock() -> Check {
