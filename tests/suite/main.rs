@@ -8,6 +8,8 @@ mod console;
 mod crash;
 mod descriptors;
 mod devices;
+mod doctor;
+mod events;
 mod exec;
 mod features;
 mod harness;
@@ -23,6 +25,7 @@ mod run;
 mod seccomp;
 mod states;
 mod sysctl;
+mod updates;
 mod users;
 
 fn main() -> ExitCode {
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         crash::CASES,
         descriptors::CASES,
         devices::CASES,
+        doctor::CASES,
+        events::CASES,
         exec::CASES,
         features::CASES,
         harness::CASES,
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         seccomp::CASES,
         states::CASES,
         sysctl::CASES,
+        updates::CASES,
         users::CASES,
     ])
 }

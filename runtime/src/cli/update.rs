@@ -113,9 +113,10 @@ fn from_json(text: &[u8]) -> Result<LinuxResources> {
     let json = |source| Error::Json { what: "the resources".into(), source };
     let mut value: Value = serde_json::from_slice(text).map_err(json)?;
     // An absent limit is none at all, while 0 is one.
-    if let Some(fields) = value.as_object_mut()
-        && fields.get("pids").is_some_and(|pids| pids["limit"].is_null())
-    {
+    let Some(fields) = value.as_object_mut() else {
+        return Err(Error::invalid("the resources", "JSON of another kind", "an object"));
+    };
+    if fields.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
         fields.remove("pids");
     }
     serde_json::from_value(value).map_err(json)

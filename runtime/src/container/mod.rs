@@ -35,6 +35,13 @@ impl Container {
         Ok(Self { dir, record })
     }
 
+    /// Waits until no other command changes the container, and takes over what the last one stored.
+    pub fn lock(&mut self) -> Result<()> {
+        self.dir.lock()?;
+        self.record = self.dir.read()?;
+        Ok(())
+    }
+
     /// For a verb that needs a finished container.
     pub fn record(&self) -> Result<&Record> {
         self.record.as_ref().ok_or_else(|| Error::NoContainer { id: self.dir.id() })

@@ -9,9 +9,7 @@ use crate::observe::log;
 
 /// What `resources` leaves out stays as it is.
 pub fn update(container: &mut Container, mut resources: LinuxResources) -> Result<()> {
-    container.dir.lock()?;
-    // Another update may have moved the container until the lock was had.
-    container.record = container.dir.read()?;
+    container.lock()?;
     if container.status()? == Status::Stopped {
         return Err(container.refuse("container not running"));
     }
