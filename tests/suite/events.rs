@@ -14,6 +14,7 @@ cases! {
         events_of_a_stopped_container_are_refused,
         events_of_an_unknown_container_are_refused;
     hearth:
+        events_follow_a_container_in_no_memory_group,
         the_end_is_told_with_its_status,
         the_end_by_a_signal_is_told,
         the_end_by_the_oom_killer_is_told;
@@ -125,6 +126,25 @@ fn events_of_a_stopped_container_are_refused(t: &Ctx) {
 
 fn events_of_an_unknown_container_are_refused(t: &Ctx) {
     t.rt(&["events", "--stats", &t.id()]).fails(1, "container does not exist");
+}
+
+/// A container that `run` waits for joins no more v1 groups than its limits need.
+fn events_follow_a_container_in_no_memory_group(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["sleep", "100"]);
+        c.remove("/linux/resources");
+        c.remove("/linux/cgroupsPath");
+    });
+    let run = c.launch("run", &[]).spawn();
+    eventually("the container", || {
+        t.rt(&["list", "-q"]).ok().stdout.contains(&c.id).then_some(())?;
+        (c.status() == "running").then_some(())
+    });
+    let events = follow(&c, "100ms");
+    eventually("a line", || lines(&events.stdout_so_far()).first().cloned());
+    c.kill("KILL").ok();
+    events.finish().ok();
+    run.finish().code(137);
 }
 
 /// What `events` says last of a container that ends by `script`.

@@ -24,6 +24,7 @@ cases! {
         update_takes_an_empty_pids_for_no_limit;
     hearth:
         update_joins_a_group_that_was_not_needed_before,
+        update_killed_on_the_way_leaves_nothing,
         update_after_a_refusal_works,
         updates_at_the_same_time_all_count;
 }
@@ -34,7 +35,9 @@ fn file(c: &Container<'_>, controller: &str, file: &str) -> String {
 }
 
 fn up(t: &Ctx, resources: Value) -> Container<'_> {
-    t.needs_cgroup_v1("memory");
+    if resources != json!({}) {
+        t.needs_cgroup_v1("memory");
+    }
     let c = t.container(|c| {
         c.args(&["sleep", "100"]);
         for (name, value) in resources.as_object().expect("an object") {
@@ -46,6 +49,7 @@ fn up(t: &Ctx, resources: Value) -> Container<'_> {
 }
 
 fn update_takes_sizes_with_units(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = up(t, json!({}));
     for (size, bytes) in
         [("64m", "67108864"), ("32768k", "33554432"), ("1G", "1073741824"), ("16MiB", "16777216")]
@@ -164,9 +168,9 @@ fn update_takes_an_empty_pids_for_no_limit(t: &Ctx) {
     assert_eq!(file(&c, "pids", "pids.max"), "5");
 }
 
-/// A container that `run` waits for joins no more v1 groups than its limits need. The leak check sees that the new
-/// one is removed, so that its place was stored.
-fn update_joins_a_group_that_was_not_needed_before(t: &Ctx) {
+/// A container that `run` waits for joins no more v1 groups than its limits need. The leak check sees whether those
+/// that `change` makes are removed, so that they were stored.
+fn while_run_waits(t: &Ctx, change: impl FnOnce(&Container<'_>)) {
     t.needs_cgroup_v1("pids");
     let c = t.container(|c| {
         c.args(&["sleep", "100"]);
@@ -178,14 +182,29 @@ fn update_joins_a_group_that_was_not_needed_before(t: &Ctx) {
         t.rt(&["list", "-q"]).ok().stdout.contains(&c.id).then_some(())?;
         (c.status() == "running").then_some(())
     });
-    c.verb("update", &["--pids-limit", "9", "--memory", "64m"], &[]).run().ok();
-    assert_eq!(file(&c, "pids", "pids.max"), "9");
-    assert_eq!(file(&c, "memory", "memory.limit_in_bytes"), "67108864");
+    change(&c);
     c.kill("KILL").ok();
     run.finish().code(137);
 }
 
+fn update_joins_a_group_that_was_not_needed_before(t: &Ctx) {
+    while_run_waits(t, |c| {
+        c.verb("update", &["--pids-limit", "9", "--memory", "64m"], &[]).run().ok();
+        assert_eq!(file(c, "pids", "pids.max"), "9");
+        assert_eq!(file(c, "memory", "memory.limit_in_bytes"), "67108864");
+    });
+}
+
+fn update_killed_on_the_way_leaves_nothing(t: &Ctx) {
+    t.needs_tool("strace");
+    while_run_waits(t, |c| {
+        let kill = ["strace", "-qqq", "-o", "/dev/null", "-e", "inject=mkdir,mkdirat:signal=KILL:when=2"];
+        c.verb("update", &["--pids-limit", "9", "--memory", "64m"], &[]).wrap(&kill).run().code(137);
+    });
+}
+
 fn update_after_a_refusal_works(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = up(t, json!({}));
     c.verb("update", &["--cpuset-cpus", "4000"], &[]).run().refused("cpuset.cpus");
     c.verb("update", &["--cpuset-cpus", "0"], &[]).run().ok();
@@ -193,6 +212,7 @@ fn update_after_a_refusal_works(t: &Ctx) {
 }
 
 fn updates_at_the_same_time_all_count(t: &Ctx) {
+    t.needs_cgroup_v1("memory");
     let c = up(t, json!({}));
     let flags =
         [["--memory", "64m"], ["--pids-limit", "9"], ["--cpu-share", "333"], ["--cpu-quota", "30000"]];

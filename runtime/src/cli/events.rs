@@ -85,6 +85,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_command_is_well_defined() {
+        define(Command::new("events")).debug_assert();
+    }
+
+    #[test]
     fn durations_are_read_as_go_reads_them() {
         let rows = [
             ("5s", 5_000),

@@ -182,6 +182,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_command_is_well_defined() {
+        define(Command::new("update")).debug_assert();
+    }
+
+    #[test]
     fn sizes_are_read_as_runc_reads_them() {
         let rows = [
             ("100", 100),

@@ -87,7 +87,11 @@ pub fn follow(
 ) -> Result<()> {
     let (id, cgroups) = running(container)?;
     let process = container.process().ok_or_else(|| not_running(container))?;
-    let watch = if cgroups.is_none() { None } else { Some(cgroups.watch_oom()?) };
+    let watch = match cgroups.watch_oom() {
+        // It is in no group that could tell.
+        Err(Error::Cgroup { .. }) => None,
+        watch => Some(watch?),
+    };
     let mut ooms = cgroups.oom_count()?;
     let mut next = Instant::now() + interval;
     let mut settled = None::<Instant>;

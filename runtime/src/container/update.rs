@@ -6,6 +6,7 @@ use super::{Container, Status};
 use crate::Result;
 use crate::isolate::cgroup::Placement;
 use crate::observe::log;
+use crate::store::record::Record;
 
 /// What `resources` leaves out stays as it is.
 pub fn update(container: &mut Container, mut resources: LinuxResources) -> Result<()> {
@@ -15,8 +16,12 @@ pub fn update(container: &mut Container, mut resources: LinuxResources) -> Resul
     }
     let mut record = container.record()?.clone();
     complete_swap(&record.cgroups, &mut resources)?;
+    let wanted = record.cgroups.joining(&resources);
+    if wanted != record.cgroups {
+        container.dir.write(&Record { cgroups: wanted, ..record.clone() })?;
+    }
     let updated = record.cgroups.update(&resources);
-    // Also after a failure: a group that was joined on the way stays joined.
+    // Also after a failure: a group that was joined on the way stays joined, one that was not is taken back.
     let stored = container.dir.write(&record);
     updated?.iter().for_each(|note| log::warn(note));
     stored
