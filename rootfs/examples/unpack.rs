@@ -4,7 +4,7 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use hearth_rootfs::{gc, parse_size, unpack, Options, TerminalLine};
+use hearth_rootfs::{Options, TerminalLine, gc, parse_size, unpack};
 
 fn run(words: &[String]) -> hearth_rootfs::Result<()> {
     let mut options = Options::default();
@@ -26,7 +26,9 @@ fn run(words: &[String]) -> hearth_rootfs::Result<()> {
             let mut progress = TerminalLine::on_stderr();
             unpack(&source.parse()?, bundle.as_ref(), &options, &mut *progress)?;
         }
-        _ => println!("unpack [--copy] [--store DIR] [--max-size N] [--platform P] SOURCE BUNDLE | gc [--store DIR]"),
+        _ => println!(
+            "unpack [--copy] [--store DIR] [--max-size N] [--platform P] SOURCE BUNDLE | gc [--store DIR]"
+        ),
     }
     Ok(())
 }

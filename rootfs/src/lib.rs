@@ -18,9 +18,9 @@ mod progress;
 pub mod spec;
 mod store;
 
-pub use bundle::{parse_size, unpack, Options, Unpacked};
+pub use bundle::{Options, Unpacked, parse_size, unpack};
 pub use digest::Digest;
 pub use error::{Error, LayerError, Problem, Result};
 pub use image::{Platform, Source};
 pub use progress::{Progress, Step, TerminalLine};
-pub use store::{gc, Freed, Store};
+pub use store::{Freed, Store, gc};

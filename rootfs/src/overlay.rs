@@ -131,7 +131,8 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
 
 /// Whether `path` is an overlay with this upper directory.
 pub(crate) fn is_mounted_with(path: &Path, upper: &Path) -> Result<bool> {
-    let is_upper = |option: &str| option.strip_prefix("upperdir=").is_some_and(|shown| unescaped(shown) == upper);
+    let is_upper =
+        |option: &str| option.strip_prefix("upperdir=").is_some_and(|shown| unescaped(shown) == upper);
     Ok(mounts()?.any(|mount| {
         mount.point == path && mount.kind == "overlay" && mount.options.split(',').any(is_upper)
     }))
@@ -145,7 +146,8 @@ pub(crate) fn unmount_all_below(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
-    let below: Vec<_> = mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
+    let below: Vec<_> =
+        mounts()?.map(|mount| mount.point).filter(|point| point.starts_with(directory)).collect();
     for point in below.iter().rev() {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
         rustix::mount::unmount(point, flags).map_err(Error::path("unmount", point))?;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::bundle::record::{BundleRecord, StoreRecord, OURS};
+use crate::bundle::record::{BundleRecord, OURS, StoreRecord};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Step};

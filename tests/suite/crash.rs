@@ -6,7 +6,7 @@ use hearth_tests::{Container, Ctx, cases};
 cases! {
     hearth:
         create_killed_anywhere_can_be_deleted,
-        create_and_its_children_killed_anywhere_can_be_deleted,
+        run_and_its_children_killed_anywhere_can_be_deleted,
         create_killed_anywhere_leaves_the_id_usable_after_delete,
         start_killed_anywhere_can_be_deleted,
         delete_killed_anywhere_can_be_repeated;
@@ -39,8 +39,18 @@ fn sweep(
     prepare: &dyn Fn(&Container<'_>),
     check: &dyn Fn(&Container<'_>),
 ) {
+    sweep_from(t, t.sleeper(), follow, command, prepare, check);
+}
+
+fn sweep_from(
+    t: &Ctx,
+    first: Container<'_>,
+    follow: &[&str],
+    command: &dyn Fn(&Container<'_>, &[&str]) -> i32,
+    prepare: &dyn Fn(&Container<'_>),
+    check: &dyn Fn(&Container<'_>),
+) {
     t.needs_tool("strace");
-    let first = t.sleeper();
     prepare(&first);
     let total = calls(t, follow, &|strace| command(&first, strace));
     first.verb("delete", &["--force"], &[]).run().ok();
@@ -72,8 +82,9 @@ fn create_killed_anywhere_can_be_deleted(t: &Ctx) {
     sweep(t, &[], &create, &nothing, &delete);
 }
 
-fn create_and_its_children_killed_anywhere_can_be_deleted(t: &Ctx) {
-    sweep(t, &["-f"], &create, &nothing, &delete);
+fn run_and_its_children_killed_anywhere_can_be_deleted(t: &Ctx) {
+    let run = |c: &Container<'_>, strace: &[&str]| c.launch("run", &[]).wrap(strace).run().code;
+    sweep_from(t, t.container(|c| c.args(&["true"])), &["-f"], &run, &nothing, &delete);
 }
 
 fn create_killed_anywhere_leaves_the_id_usable_after_delete(t: &Ctx) {

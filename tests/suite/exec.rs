@@ -282,7 +282,11 @@ fn an_exec_dies_with_the_container(t: &Ctx) {
     let c = up(t);
     let mut run = c.verb("exec", &[], &["sleep", "60"]).spawn();
     eventually("the exec", || {
-        (t.rt(&["ps", "-f", "json", &c.id]).json().as_array()?.len() == 2).then_some(())
+        // The second process is the program, and no longer the runtime on its way to it.
+        let pids = t.rt(&["ps", "-f", "json", &c.id]).json();
+        let names =
+            pids.as_array()?.iter().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+        (names.collect::<Option<Vec<_>>>()? == ["sleep\n", "sleep\n"]).then_some(())
     });
     c.kill("KILL").ok();
     eventually("the end of the exec", || run.is_over().then_some(()));

@@ -140,7 +140,7 @@ fn the_root_path_may_be_absolute(t: &Ctx) {
 fn the_program_starts_with_the_config_read_at_create(t: &Ctx) {
     let c = t.container(|c| c.args(&["sh", "-c", "echo before"]));
     let run = c.launch("create", &[]).spawn();
-    eventually("create", || t.rt(&["state", &c.id]).stdout.contains("created").then_some(()));
+    eventually("create", || t.rt(&["state", &c.id]).stdout.contains("\"created\",").then_some(()));
     let mut later = hearth_tests::Config::default();
     later.args(&["sh", "-c", "echo after"]);
     later.write(&c.bundle);

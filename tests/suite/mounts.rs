@@ -395,7 +395,9 @@ fn dev_shm_and_mqueue_are_there(t: &Ctx) {
 fn a_cgroup_mount_shows_the_containers_own_tree(t: &Ctx) {
     t.needs_cgroup_v1("pids");
     let out = t.sh("cat /sys/fs/cgroup/pids/cgroup.procs; touch /sys/fs/cgroup/pids/x 2>&1; true", |c| {
-        c.namespace("cgroup", None)
+        c.namespace("cgroup", None);
+        // A bare foreground `run` joins no hierarchy that it has no limits in; with a place of its own it joins all.
+        c.0["linux"]["cgroupsPath"] = "hearth-test-own-tree".into();
     });
     assert!(out.lines().any(|line| line == "1"), "{out}");
     assert!(out.contains("Read-only") || out.contains("ermission"), "{out}");

@@ -60,9 +60,12 @@ pub fn parse_size(word: &str) -> Result<u64> {
         Some(b'T' | b't') => (&word[..word.len() - 1], 40),
         _ => (word, 0),
     };
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    let number =
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
     let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size > 0);
-    size.ok_or_else(|| Error::invalid("--max-size", format!("{word:?}"), "bytes, or a number with K, M, G or T"))
+    size.ok_or_else(|| {
+        Error::invalid("--max-size", format!("{word:?}"), "bytes, or a number with K, M, G or T")
+    })
 }
 
 impl Default for Options {

@@ -22,6 +22,13 @@ pub struct Plan {
     pub init: Init,
 }
 
+impl Init {
+    /// Whether hooks run between the making of the namespaces and the change of the root.
+    pub fn has_early_hooks(&self) -> bool {
+        self.runtime_hooks || !self.create_container.is_empty()
+    }
+}
+
 /// What the runtime does before and around the container.
 #[derive(Debug)]
 pub struct Host {

@@ -15,6 +15,6 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     let force = args.get_flag("force");
     match global.container(args) {
         Err(Error::NoContainer { .. }) if force => Ok(0),
-        container => delete::delete(&container?, force).map(|()| 0),
+        container => delete::delete(&mut container?, force).map(|()| 0),
     }
 }

@@ -9,8 +9,8 @@ pub(super) fn define(command: Command) -> Command {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    let container = global.container(args)?;
-    container.dir.lock()?;
+    let mut container = global.container(args)?;
+    container.lock()?;
     match container.status()? {
         Status::Paused => container.record()?.cgroups.thaw().map(|()| 0),
         _ => Err(container.refuse("container not paused")),

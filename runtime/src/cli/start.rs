@@ -9,5 +9,5 @@ pub(super) fn define(command: Command) -> Command {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    start::start(&global.container(args)?).map(|()| 0)
+    start::start(&mut global.container(args)?).map(|()| 0)
 }

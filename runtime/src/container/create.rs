@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::{Container, console, delete, notify};
@@ -12,8 +12,10 @@ use crate::bundle::load::{self, Bundle};
 use crate::bundle::plan::{self, Plan};
 use crate::bundle::process::text;
 use crate::isolate::cgroup::{self, Host, Joins, Placement};
+use crate::isolate::cgroup_view::View;
+use crate::isolate::network::{self, Ahead};
 use crate::isolate::{hooks, sources::Sources};
-use crate::observe::{Timeline, clock, log};
+use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Spawned};
 use crate::store::record::{self, Record};
@@ -37,7 +39,7 @@ pub struct Options {
     pub timeline: bool,
 }
 
-/// A container whose init has set up everything and waits.
+/// A container whose init has set up everything and waits, or, for `run`, has become the program.
 #[derive(Debug)]
 pub struct Created {
     pub container: Container,
@@ -45,6 +47,8 @@ pub struct Created {
     pub plan: Plan,
     /// The master of the container's terminal, where it was not sent to a console socket.
     pub terminal: Option<OwnedFd>,
+    /// For `run`: between the program and the caller's NOTIFY_SOCKET.
+    pub relay: Option<notify::Relay>,
     pub timeline: Timeline,
 }
 
@@ -59,13 +63,13 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     plan.init.new_keyring = !options.no_new_keyring;
     timeline.mark("config read");
     let dir = reserve(root, &options.id)?;
-    let mut made = Made { dir: Some(dir), record: None, spawned: None };
+    let mut made = Made { dir: Some(dir), record: None, spawned: None, relay: None };
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
     let (Some(dir), Some(spawned)) = (made.dir.take(), made.spawned.take()) else {
         return Err(Error::InitGone);
     };
     let container = Container { dir, record: made.record.take() };
-    Ok(Created { container, spawned, plan, terminal, timeline })
+    Ok(Created { container, spawned, plan, terminal, relay: made.relay.take(), timeline })
 }
 
 /// The directory of the new container. What a dead creator of the same id left is cleaned.
@@ -88,6 +92,7 @@ struct Made {
     dir: Option<Dir>,
     record: Option<Record>,
     spawned: Option<Spawned>,
+    relay: Option<notify::Relay>,
 }
 
 impl Drop for Made {
@@ -113,6 +118,7 @@ impl Made {
     ) -> Result<Option<OwnedFd>> {
         let dir = self.dir.as_ref().ok_or(Error::InitGone)?;
         notify::prepare(plan, dir, options.preserve_fds)?;
+        let network = Ahead::start(&plan.host);
         let sources = Sources::open(plan)?;
         let listener = if options.runs { None } else { Some(listen(dir)?) };
         let placement = place(options, plan)?;
@@ -120,51 +126,69 @@ impl Made {
         dir.write(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
-        let declared =
-            bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
-        let leaf = record.cgroups.create(resources, &cgroup::device_rules(resources, declared)?)?;
+        let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
+        let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
+        let leaf = record.cgroups.create(resources, &rules)?;
         timeline.mark("cgroup made");
-        let spawned =
-            self.spawned.insert(spawn::container(&plan.host, &leaf, plan.init.process.preserve_fds)?);
+        let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
+        let preserve_fds = plan.init.process.preserve_fds;
+        let spawned = self.spawned.insert(spawn::container(&plan.host, &leaf, preserve_fds, made_ahead)?);
         timeline.mark("cloned");
-        let view = record.cgroups.view();
-        send_plan(spawned, plan, view, listener.as_ref(), &sources, timeline.is_on())?;
+        let passed = Passed { listener, sources, network: network.map(Ahead::wait).transpose()? };
+        send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
+        timeline.mark("plan sent");
         leaf.notes.iter().for_each(|note| log::warn(note));
-        drop((leaf, sources));
+        drop((leaf, passed));
         // Init is at work meanwhile.
         dir.write_config(&bundle.text)?;
-        let pid = spawned.child.pid.as_raw_nonzero().get();
         if let Some(score) = plan.init.process.oom_score_adj {
-            set_oom_score(pid, score)?;
+            set_oom_score(number(spawned), score)?;
         }
         record.process = Some(record::Process::of(spawned.child.pid)?);
+        if options.runs {
+            // Init need not tell that it is ready, and need not wait for a word: it finds it.
+            self.relay = notify::Relay::open(dir)?;
+            publish(dir, record, options)?;
+            if !plan.init.has_early_hooks() {
+                go(spawned)?;
+            }
+            return converse(spawned, plan, options, timeline);
+        }
         let terminal = converse(spawned, plan, options, timeline)?;
-        if let Some(path) = &options.pid_file {
-            write_pid_file(path, pid)?;
-        }
-        dir.write(record)?;
-        if listener.is_some() {
-            // Recorded: from here on init may outlive us.
-            go(spawned)?;
-        }
-        timeline.mark("created");
+        publish(dir, record, options)?;
+        // From here on init may outlive us.
+        go(spawned)?;
         Ok(terminal)
     }
+}
+
+/// Makes the process known: to later commands and to the caller.
+fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
+    if let (Some(path), Some(process)) = (&options.pid_file, record.process) {
+        write_pid_file(path, process.pid)?;
+    }
+    dir.write(record)
+}
+
+fn number(spawned: &Spawned) -> i32 {
+    spawned.child.pid.as_raw_nonzero().get()
 }
 
 fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let path = plan.host.cgroups_path.as_deref();
     let lazy = options.runs && !options.detach && path.is_none();
     let joins = if lazy { Joins::Limited } else { Joins::All };
-    Placement::plan(&Host::detect()?, path, &options.id, joins, plan.host.resources.as_ref())
+    let resources = plan.host.resources.as_ref();
+    Placement::plan(&Host::detect_for(joins, resources)?, path, &options.id, joins, resources)
 }
 
-pub(super) fn go(spawned: &Spawned) -> Result<()> {
-    let message = ToInit::Go { pid: spawned.child.pid.as_raw_nonzero().get() };
+fn go(spawned: &Spawned) -> Result<()> {
+    let message = ToInit::Go { pid: number(spawned), ignored: observe::process::ignored_signals()? };
     channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| spawn::silent_end(spawned.child.pid))
 }
 
-/// Answers init until it is ready.
+/// Answers init until it is ready, for `create`, or until it has become the program, for `run`: then the stream
+/// ends without a word.
 fn converse(
     spawned: &Spawned,
     plan: &Plan,
@@ -177,10 +201,13 @@ fn converse(
             .map_err(Error::sys("receive from init"))?
         {
             Some((ToRuntime::AtHooks, _)) => {
-                let state = hook_state(&plan.init, "creating", spawned.child.pid.as_raw_nonzero().get());
+                let state = hook_state(&plan.init, "creating", number(spawned));
                 hooks::run("prestart", &plan.host.hooks.prestart, &state)?;
                 hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state)?;
                 go(spawned)?;
+                if options.runs {
+                    go(spawned)?;
+                }
             }
             Some((ToRuntime::Console, fds)) => {
                 let master = fds.into_iter().next().ok_or(Error::InitGone)?;
@@ -188,9 +215,12 @@ fn converse(
             }
             Some((ToRuntime::Ready { steps }, _)) => {
                 timeline.add(steps);
-                return Ok(terminal);
+                if !options.runs {
+                    return Ok(terminal);
+                }
             }
             Some((ToRuntime::Failed { step, message }, _)) => return Err(Error::Init { step, message }),
+            None if options.runs => return Ok(terminal),
             Some((ToRuntime::Joined { .. }, _)) => return Err(Error::InitGone),
             None => return Err(spawn::silent_end(spawned.child.pid)),
         }
@@ -235,6 +265,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         owner: owner(),
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
+        poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }
 }
@@ -253,26 +284,32 @@ fn owner() -> String {
 /// The socket on which init will wait for `hearth start`.
 fn listen(dir: &Dir) -> Result<OwnedFd> {
     let fail = |call| Error::path(call, dir.path().join(crate::store::START_SOCKET));
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(fail("socket"))?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, channel::KIND, SocketFlags::CLOEXEC, None)
+        .map_err(fail("socket"))?;
     let address = SocketAddrUnix::new(dir.start_socket()).map_err(fail("address"))?;
     rustix::net::bind(&socket, &address).map_err(fail("bind"))?;
     rustix::net::listen(&socket, 8).map_err(fail("listen"))?;
     Ok(socket)
 }
 
+/// The descriptors that go with a plan.
+struct Passed {
+    listener: Option<OwnedFd>,
+    sources: Sources,
+    network: Option<OwnedFd>,
+}
+
 fn send_plan(
     spawned: &Spawned,
     plan: &mut Plan,
-    cgroups: crate::isolate::cgroup_view::View,
-    listener: Option<&OwnedFd>,
-    sources: &Sources,
+    cgroups: View,
+    passed: &Passed,
     timeline: bool,
 ) -> Result<()> {
+    let Passed { listener, sources: Sources { root, binds }, network } = passed;
     let fds: Vec<BorrowedFd<'_>> =
-        listener.into_iter().chain(&sources.root).chain(&sources.binds).map(AsFd::as_fd).collect();
-    let chroot = match &sources.root {
+        listener.iter().chain(root).chain(network).chain(binds).map(AsFd::as_fd).collect();
+    let chroot = match root {
         None => Some(text(&plan.host.rootfs, "root.path")?),
         Some(_) => None,
     };
@@ -280,7 +317,8 @@ fn send_plan(
         plan: std::mem::take(&mut plan.init),
         cgroups,
         waits_for_start: listener.is_some(),
-        has_root: sources.root.is_some(),
+        has_root: root.is_some(),
+        has_network: network.is_some(),
         chroot,
         timeline,
     };

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 /// How long a killed process may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn delete(container: &Container, force: bool) -> Result<()> {
-    container.dir.lock()?;
+pub fn delete(container: &mut Container, force: bool) -> Result<()> {
+    container.lock()?;
     let status = container.status()?;
     match status {
         Status::Stopped => {}
@@ -77,11 +77,9 @@ pub fn destroy(container: &Container) -> Result<()> {
 
 /// Only a container that was created has hooks to run at its end.
 fn poststop(container: &Container) -> Option<Vec<plan::Hook>> {
-    container.record.as_ref()?.process?;
+    let record = container.record.as_ref()?;
+    record.process.filter(|_| record.poststop)?;
     let text = container.dir.read_config().ok()?;
-    if !text.windows(8).any(|part| part == b"poststop") {
-        return None;
-    }
     let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json").ok()?;
     Some(plan::runtime_hooks(&spec).ok()?.poststop)
 }

@@ -9,6 +9,7 @@ use super::run::Signals;
 use super::{Container, Status, console, create, notify};
 use crate::bundle::{capabilities, load, process::Process, validate};
 use crate::isolate::seccomp;
+use crate::observe;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
 use crate::sys::clone::Child;
@@ -135,7 +136,7 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)>
     let mut process = match &options.process {
         Some(path) => {
             let (given, warnings) = load::process(path)?;
-            warnings.iter().for_each(|warning| crate::observe::log::warn(warning));
+            warnings.iter().for_each(|warning| observe::log::warn(warning));
             validate::process(&given)?;
             Process::from_spec(&given)?
         }
@@ -149,11 +150,13 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)>
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
     let score = process.oom_score_adj;
+    let ignored_signals = observe::process::ignored_signals()?;
     let join = Join {
         process,
         seccomp,
         namespaces: record.namespaces,
         id: record.id.clone(),
+        ignored_signals,
         personality: linux
             .and_then(|linux| linux.personality().as_ref())
             .map(crate::bundle::plan::personality),

@@ -35,7 +35,7 @@ impl Container {
         Ok(Self { dir, record })
     }
 
-    /// Waits until no other command changes the container, and takes over what the last one stored.
+    /// Waits until no other command changes it, and looks again: what was read before may be old.
     pub fn lock(&mut self) -> Result<()> {
         self.dir.lock()?;
         self.record = self.dir.read()?;

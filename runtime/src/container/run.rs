@@ -19,34 +19,28 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     // Before the first process: a signal that arrives meanwhile waits for it.
     let signals = if options.detach { None } else { Some(Signals::block()?) };
     let created = create::create(root, options)?;
-    let guard = Undo { created: &created, armed: true };
-    let relay = notify::Relay::open(&created.container.dir)?;
-    create::go(&created.spawned)?;
-    start::wait_for_exec(&created.spawned.socket)?;
+    let undo = Undo { created: &created, armed: true };
     let pid = created.spawned.child.pid;
     let number = pid.as_raw_nonzero().get();
     let state = create::hook_state(&created.plan.init, "running", number);
     start::run_poststart(&created.container, &created.plan.host.hooks.poststart, &state)?;
-    if options.detach {
-        if let Some(relay) = relay {
-            relay.wait_until_ready(number, &created.spawned.child.pidfd)?;
-        }
-        guard.disarm();
+    undo.disarm();
+    let Created { mut container, spawned, terminal, relay, mut timeline, .. } = created;
+    let pidfd = &spawned.child.pidfd;
+    let Some(signals) = signals else {
+        relay.map_or(Ok(()), |relay| relay.wait_until_ready(number, pidfd))?;
         return Ok(0);
-    }
-    if let Some(relay) = relay {
-        pass_readiness_on(relay, number, &created.spawned.child.pidfd)?;
-    }
-    guard.disarm();
-    let Created { container, spawned, terminal, mut timeline, .. } = created;
-    timeline.mark("program executed");
-    let status = match signals {
-        Some(signals) => signals.wait(pid, &spawned.child.pidfd, terminal)?,
-        None => 0,
     };
+    if let Some(relay) = relay {
+        pass_readiness_on(relay, number, pidfd)?;
+    }
+    // Other commands may change it from here on.
+    container.dir.unlock()?;
+    timeline.mark("program executed");
+    let status = signals.wait(pid, pidfd, terminal)?;
     timeline.mark("program ended");
     if !keep {
-        container.dir.lock()?;
+        container.lock()?;
         delete::destroy(&container)?;
     }
     timeline.mark("cleaned up");
@@ -119,14 +113,14 @@ impl Signals {
                 Some(relay) => relay.until([self.fd.as_fd(), pidfd.as_fd()])?,
                 None => self.until_ended(pidfd)?,
             };
-            if signalled {
-                self.forward(pidfd, relay.as_ref())?;
-            }
             if ended {
                 if let Some(relay) = &mut relay {
                     relay.drain();
                 }
                 return reap(pid);
+            }
+            if signalled {
+                self.forward(pidfd, relay.as_ref())?;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
 use super::{Container, Status, notify};
 use crate::bundle::load;
@@ -11,8 +11,8 @@ use crate::isolate::hooks;
 use crate::process::channel::{self, ToInit, ToRuntime};
 use crate::{Error, Result};
 
-pub fn start(container: &Container) -> Result<()> {
-    container.dir.lock()?;
+pub fn start(container: &mut Container) -> Result<()> {
+    container.lock()?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(container.refuse("cannot start a container that has stopped")),
@@ -24,12 +24,12 @@ pub fn start(container: &Container) -> Result<()> {
     let pid = container.record()?.process.map_or(0, |process| process.pid);
     let relay = notify::Relay::open(&container.dir)?;
     let fail = |call| Error::path(call, container.dir.path().join(crate::store::START_SOCKET));
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(fail("socket"))?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, channel::KIND, SocketFlags::CLOEXEC, None)
+        .map_err(fail("socket"))?;
     let address = SocketAddrUnix::new(container.dir.start_socket()).map_err(fail("address"))?;
     rustix::net::connect(&socket, &address).map_err(fail("connect"))?;
-    channel::send(socket.as_fd(), &ToInit::Go { pid }, &[]).map_err(Error::sys("send to init"))?;
+    let go = ToInit::Go { pid, ignored: 0 };
+    channel::send(socket.as_fd(), &go, &[]).map_err(Error::sys("send to init"))?;
     wait_for_exec(&socket)?;
     container.dir.remove_start_socket();
     poststart(container, pid)?;
@@ -40,7 +40,7 @@ pub fn start(container: &Container) -> Result<()> {
 }
 
 /// The stream ends without a word when the program is executed.
-pub fn wait_for_exec(socket: impl AsFd) -> Result<()> {
+fn wait_for_exec(socket: impl AsFd) -> Result<()> {
     match channel::receive::<ToRuntime>(socket.as_fd()).map_err(Error::sys("receive from init"))? {
         None => Ok(()),
         Some((ToRuntime::Failed { step, message }, _)) => Err(Error::Init { step, message }),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, connect, socket_with};
 use serde::Serialize;
 
 use super::Container;
 use crate::Result;
+use crate::process::channel;
 
 /// runtime.md, "State", and runc's `paused`.
 ///
@@ -58,7 +59,7 @@ pub(super) fn status(container: &Container) -> Result<Status> {
 
 /// Only an init that waits to be started listens: the exec of the user's program closes its end.
 fn waits_for_start(container: &Container) -> bool {
-    let made = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let made = socket_with(AddressFamily::UNIX, channel::KIND, SocketFlags::CLOEXEC, None);
     let (Ok(socket), Ok(address)) = (made, SocketAddrUnix::new(container.dir.start_socket())) else {
         return true;
     };

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
 
-use super::mounts::{attach, new_filesystem};
+use super::mounts::{Context, attach, new_filesystem};
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -34,10 +34,11 @@ pub struct Hierarchy {
 
 /// The detached mount for a destination of type `cgroup`. Without a cgroup namespace of its own (`private`) a
 /// container sees its own directory only, and read-only (CVE-2023-25809).
-pub fn mount(view: &View, private: bool, attr: Attr) -> Result<OwnedFd> {
+pub fn mount(context: &Context<'_>, attr: Attr) -> Result<OwnedFd> {
+    let (view, private) = (context.cgroups, context.private_cgroup);
     let attr = if private { attr } else { Attr { set: attr.set | sys::RDONLY, ..attr } };
     if view.unified {
-        return single("cgroup2", &[], private, view.leaf.as_ref(), attr.set);
+        return single("cgroup2", &[], context, view.leaf.as_ref(), attr.set);
     }
     let top = new_filesystem(
         "tmpfs",
@@ -45,12 +46,14 @@ pub fn mount(view: &View, private: bool, attr: Attr) -> Result<OwnedFd> {
         &[("mode".into(), Some("755".into()))],
         &[],
         attr.set & !sys::RDONLY,
+        context.done,
     )?;
     Ok(top)
 }
 
 /// Fills the tmpfs of [`mount`], which is attached by now: a detached mount takes no further mounts.
-pub fn fill(view: &View, top: BorrowedFd<'_>, private: bool, attr: Attr) -> Result<()> {
+pub fn fill(context: &Context<'_>, top: BorrowedFd<'_>, attr: Attr) -> Result<()> {
+    let (view, private) = (context.cgroups, context.private_cgroup);
     if view.unified {
         return Ok(());
     }
@@ -62,8 +65,9 @@ pub fn fill(view: &View, top: BorrowedFd<'_>, private: bool, attr: Attr) -> Resu
         let target = target.map_err(Error::path("open", &hierarchy.name))?;
         let kind = if hierarchy.parameters.is_empty() { "cgroup2" } else { "cgroup" };
         let read_only = if private { attr.set } else { attr.set | sys::RDONLY };
-        let mount = single(kind, &hierarchy.parameters, private, Some(&hierarchy.leaf), read_only)?;
+        let mount = single(kind, &hierarchy.parameters, context, Some(&hierarchy.leaf), read_only)?;
         attach(&mount, target.as_fd()).map_err(Error::path("attach cgroup", &hierarchy.name))?;
+        [mount, target].into_iter().for_each(|fd| context.done.push(fd));
         for alias in hierarchy.name.split(',').filter(|alias| *alias != hierarchy.name) {
             symlinkat(&hierarchy.name, top, alias).map_err(Error::path("symlink", alias))?;
         }
@@ -78,7 +82,7 @@ pub fn fill(view: &View, top: BorrowedFd<'_>, private: bool, attr: Attr) -> Resu
 fn single(
     kind: &str,
     parameters: &[String],
-    private: bool,
+    context: &Context<'_>,
     leaf: Option<&PathBuf>,
     attr: u64,
 ) -> Result<OwnedFd> {
@@ -90,7 +94,7 @@ fn single(
         })
         .collect();
     match leaf {
-        Some(leaf) if !private => {
+        Some(leaf) if !context.private_cgroup => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let mount =
                 rustix::mount::open_tree(CWD, leaf, flags).map_err(Error::path("clone mount", leaf))?;
@@ -98,6 +102,6 @@ fn single(
             sys::set_attr(mount.as_fd(), c"", false, attr).map_err(Error::path("mount_setattr", leaf))?;
             Ok(mount)
         }
-        _ => new_filesystem(kind, "cgroup", &parameters, &[], attr),
+        _ => new_filesystem(kind, "cgroup", &parameters, &[], attr, context.done),
     }
 }

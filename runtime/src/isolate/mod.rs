@@ -7,6 +7,7 @@ pub mod devices;
 pub mod hooks;
 pub mod idmap;
 pub mod mounts;
+pub mod network;
 pub mod paths;
 pub mod rights;
 pub mod rootfs;

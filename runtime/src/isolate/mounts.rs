@@ -14,6 +14,7 @@ use rustix::mount::{
 use super::tree::{Tree, is_directory};
 use super::{cgroup_view, copy_up};
 use crate::bundle::plan::{Mount, Source};
+use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -26,6 +27,7 @@ pub struct Context<'a> {
     pub cgroups: &'a cgroup_view::View,
     pub private_cgroup: bool,
     pub label: Option<&'a str>,
+    pub done: &'a Done,
 }
 
 /// Makes one mount. The descriptor stays on it.
@@ -37,7 +39,7 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
     let destination = Path::new(&mount.destination);
     let fail = |call: &'static str| Error::path(call, destination);
     let options = &mount.options;
-    let new: OwnedFd;
+    let mut new = None;
     let (made, target) = match &mount.source {
         Source::Bind(index) => {
             let source = &context.binds[*index];
@@ -45,31 +47,32 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             let tree = context.tree;
             let target =
                 if directory { tree.make_directory(destination) } else { tree.make_file(destination) };
-            (source.as_fd(), target.map_err(fail("make mount point"))?)
+            (source, target.map_err(fail("make mount point"))?)
         }
         Source::Cgroup => {
             let target = context.tree.make_directory(destination).map_err(fail("make mount point"))?;
-            new = cgroup_view::mount(context.cgroups, context.private_cgroup, options.attr())?;
-            (new.as_fd(), target)
+            let made = cgroup_view::mount(context, options.attr())?;
+            (&*new.insert(made), target)
         }
         Source::New(kind, source) => {
             let target = mount_point(context.tree, kind, destination)?;
-            new = filesystem(context, kind, source, mount, target.as_fd())?;
-            (new.as_fd(), target)
+            let made = filesystem(context, kind, source, mount, target.as_fd())?;
+            (&*new.insert(made), target)
         }
     };
     if options.bind {
-        change(made, options.attr(), false).map_err(fail("set attributes of"))?;
+        change(made.as_fd(), options.attr(), false).map_err(fail("set attributes of"))?;
     }
-    change(made, options.tree_attr(), true).map_err(fail("set recursive attributes of"))?;
+    change(made.as_fd(), options.tree_attr(), true).map_err(fail("set recursive attributes of"))?;
     attach(made, target.as_fd()).map_err(fail("mount on"))?;
     if mount.source == Source::Cgroup {
-        cgroup_view::fill(context.cgroups, made, context.private_cgroup, options.attr())?;
+        cgroup_view::fill(context, made.as_fd(), options.attr())?;
     }
     for (propagation, recursive) in &options.propagation {
         let attr = Attr { propagation: *propagation, ..Attr::default() };
-        sys::set_attr(made, c"", *recursive, attr).map_err(fail("set propagation of"))?;
+        sys::set_attr(made.as_fd(), c"", *recursive, attr).map_err(fail("set propagation of"))?;
     }
+    new.into_iter().chain([target]).for_each(|fd| context.done.push(fd));
     Ok(())
 }
 
@@ -126,9 +129,9 @@ fn filesystem(
         superblock.push("ro");
     }
     if !options.tmpcopyup {
-        return new_filesystem(kind, source, &data, &superblock, options.set);
+        return new_filesystem(kind, source, &data, &superblock, options.set, context.done);
     }
-    let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY)?;
+    let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY, context.done)?;
     copy_up::copy(target, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
     change(made.as_fd(), options.attr(), false)
         .map_err(Error::path("set attributes of", &mount.destination))?;
@@ -142,6 +145,7 @@ pub fn new_filesystem(
     data: &[(String, Option<String>)],
     superblock: &[&str],
     attr: u64,
+    done: &Done,
 ) -> Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Error::path("mount type", kind))?;
     let fail = |what: &str| Error::path("mount option", format!("{kind}: {what}"));
@@ -158,7 +162,9 @@ pub fn new_filesystem(
     }
     fsconfig_create(&context).map_err(Error::path("mount", kind))?;
     let attr = MountAttrFlags::from_bits_retain(u32::try_from(attr).unwrap_or(0));
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr).map_err(Error::path("fsmount", kind))
+    let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr).map_err(Error::path("fsmount", kind));
+    done.push(context);
+    made
 }
 
 /// Attaches a detached mount to the file or directory behind `target`.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::mounts::new_filesystem;
+use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -29,9 +30,9 @@ pub fn null() -> Result<OwnedFd> {
 
 /// Covers each path that exists: files by /dev/null, directories by an empty read-only tmpfs. Of each source one
 /// mount is made; the others are clones of it.
-pub fn mask(paths: &[String], null: OwnedFd) -> Result<()> {
-    let mut file = Source { mount: null, attached: false };
-    let mut directory: Option<Source> = None;
+pub fn mask(paths: &[String], null: OwnedFd, done: &Done) -> Result<()> {
+    let mut file = Source::new(null, done);
+    let mut directory: Option<Source<'_>> = None;
     for path in paths {
         match file.cover(path) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -39,7 +40,7 @@ pub fn mask(paths: &[String], null: OwnedFd) -> Result<()> {
             Err(Errno::NOTDIR | Errno::INVAL) => {
                 let source = match &mut directory {
                     Some(source) => source,
-                    none => none.insert(Source::empty_directory()?),
+                    none => none.insert(Source::empty_directory(done)?),
                 };
                 match source.cover(path) {
                     // A path through something that is no directory does not exist.
@@ -53,37 +54,53 @@ pub fn mask(paths: &[String], null: OwnedFd) -> Result<()> {
     Ok(())
 }
 
-struct Source {
-    mount: OwnedFd,
-    attached: bool,
+struct Source<'a> {
+    /// The first mount, once it is attached.
+    attached: Option<OwnedFd>,
+    /// One that waits for a path that exists.
+    spare: Option<OwnedFd>,
+    done: &'a Done,
 }
 
-impl Source {
-    fn empty_directory() -> Result<Self> {
+impl<'a> Source<'a> {
+    fn new(mount: OwnedFd, done: &'a Done) -> Self {
+        Self { attached: None, spare: Some(mount), done }
+    }
+
+    fn empty_directory(done: &'a Done) -> Result<Self> {
         let attr = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
         let data =
             [("mode".to_owned(), Some("755".to_owned())), ("nr_blocks".to_owned(), Some("1".to_owned()))];
-        Ok(Self { mount: new_filesystem("tmpfs", "tmpfs", &data, &["ro"], attr)?, attached: false })
+        Ok(Self::new(new_filesystem("tmpfs", "tmpfs", &data, &["ro"], attr, done)?, done))
     }
 
     fn cover(&mut self, path: &str) -> rustix::io::Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-        if self.attached {
+        let mount = match (self.spare.take(), &self.attached) {
+            (Some(spare), _) => spare,
             // A clone of an attached mount is allowed, one of a detached mount only since Linux 6.15.
-            let clone = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH;
-            let copy = open_tree(&self.mount, "", clone)?;
-            return move_mount(&copy, "", CWD, path, flags);
+            (None, Some(attached)) => {
+                let clone = OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_EMPTY_PATH;
+                open_tree(attached, "", clone)?
+            }
+            (None, None) => return Err(Errno::NOENT),
+        };
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+        if let Err(errno) = move_mount(&mount, "", CWD, path, flags) {
+            self.spare = Some(mount);
+            return Err(errno);
         }
-        move_mount(&self.mount, "", CWD, path, flags)?;
-        self.attached = true;
+        match &self.attached {
+            None => self.attached = Some(mount),
+            Some(_) => self.done.push(mount),
+        }
         Ok(())
     }
 }
 
 /// Makes each path that exists, and what is mounted below it, read-only.
-pub fn make_readonly(paths: &[String]) -> Result<()> {
+pub fn make_readonly(paths: &[String], done: &Done) -> Result<()> {
     let clone =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     for path in paths {
@@ -96,6 +113,7 @@ pub fn make_readonly(paths: &[String]) -> Result<()> {
         sys::set_attr(copy.as_fd(), c"", true, attr).map_err(Error::path("make read-only", path))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
         move_mount(&copy, "", CWD, path.as_str(), flags).map_err(Error::path("make read-only", path))?;
+        done.push(copy);
     }
     Ok(())
 }

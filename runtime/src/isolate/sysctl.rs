@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::mounts::new_filesystem;
+use crate::sys::fd::Done;
 use crate::{Error, Result};
 
 /// A detached procfs of our own: what the container has mounted at /proc, or swaps in, does not matter
 /// (CVE-2019-16884, CVE-2025-52881).
 pub fn procfs() -> Result<OwnedFd> {
-    new_filesystem("proc", "proc", &[], &[], 0)
+    new_filesystem("proc", "proc", &[], &[], 0, &Done::default())
 }
 
 /// Writes to a file of our procfs, whose path contains no link of any kind.

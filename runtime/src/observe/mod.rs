@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod host;
 pub mod log;
+pub mod process;
 
 use rustix::time::{ClockId, clock_gettime};
 

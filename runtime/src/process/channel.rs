@@ -21,8 +21,14 @@ use crate::isolate::seccomp;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
-    /// Carry on: the runtime's part is done. The pid is the container's as the runtime sees it.
-    Go { pid: i32 },
+    /// Carry on: the runtime's part is done.
+    Go {
+        /// The container's as the runtime sees it.
+        pid: i32,
+        /// Signals that the caller ignores, a bit each: parents written in Go or run under nohup leave some, and
+        /// exec keeps them. To ask the kernel for all 64 in init would cost as many calls.
+        ignored: u64,
+    },
     /// Make a container. Descriptors: those that `Create` counts.
     Create(Box<Create>),
     /// Join one. Descriptors: the container's pidfd.
@@ -37,6 +43,8 @@ pub struct Create {
     pub waits_for_start: bool,
     /// Whether the next descriptor is the root file system, a detached mount.
     pub has_root: bool,
+    /// Whether the next descriptor is a network namespace to enter, made for this container.
+    pub has_network: bool,
     /// Without a mount namespace: the path to change root to.
     pub chroot: Option<String>,
     pub timeline: bool,
@@ -51,6 +59,8 @@ pub struct Join {
     /// The container's id: its session keyring is joined by name.
     pub id: String,
     pub personality: Option<u64>,
+    /// As in [`ToInit::Go`].
+    pub ignored_signals: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,29 +85,37 @@ pub enum ToRuntime {
 
 /// The kernel's limit of descriptors a message (SCM_MAX_FD) is 253.
 const FDS: usize = 250;
+/// Bytes a packet: one is enough for most plans; it lies on the stack.
+const PACKET: usize = 8 << 10;
 /// Far above any plan; a length beyond it is a broken peer.
 const LIMIT: usize = 64 << 20;
+/// Length of the value and count of its descriptors, both u32 in little endian.
+const HEADER: usize = 8;
+
+/// Packets keep their borders, so that a small message is one call at either end.
+pub const KIND: SocketType = SocketType::SEQPACKET;
 
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, KIND, SocketFlags::CLOEXEC, None)?)
 }
 
+/// Header and value in as many packets as they need, the descriptors spread over them; what is left of these
+/// travels on packets of one byte.
 pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut frame = vec![0; 8];
+    let mut frame = vec![0; HEADER];
     frame = postcard::to_extend(message, frame).map_err(io::Error::other)?;
-    let length = u32::try_from(frame.len() - 8).map_err(io::Error::other)?;
+    let length = u32::try_from(frame.len() - HEADER).map_err(io::Error::other)?;
     let count = u32::try_from(fds.len()).map_err(io::Error::other)?;
     frame[..4].copy_from_slice(&length.to_le_bytes());
-    frame[4..8].copy_from_slice(&count.to_le_bytes());
+    frame[4..HEADER].copy_from_slice(&count.to_le_bytes());
     let mut chunks = fds.chunks(FDS);
-    let mut sent = send_once(socket, &frame, chunks.next().unwrap_or_default())?;
-    while sent < frame.len() {
-        sent += send_once(socket, &frame[sent..], &[])?;
+    for packet in frame.chunks(PACKET) {
+        send_packet(socket, packet, chunks.next().unwrap_or_default())?;
     }
-    chunks.try_for_each(|chunk| send_once(socket, &[0], chunk).map(drop))
+    chunks.try_for_each(|chunk| send_packet(socket, &[0], chunk))
 }
 
-fn send_once(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
@@ -106,7 +124,7 @@ fn send_once(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io
     loop {
         match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
             Err(rustix::io::Errno::INTR) => {}
-            result => return Ok(result?),
+            result => return Ok(result.map(drop)?),
         }
     }
 }
@@ -114,42 +132,35 @@ fn send_once(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io
 /// None at the end of the stream: the peer is gone.
 pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut fds = Vec::new();
-    let mut header = [0; 8];
-    if receive_once(socket, &mut header, &mut fds)? < header.len() {
-        return Ok(None);
-    }
-    let [a, b, c, d, e, f, g, h] = header;
+    let mut bytes = Vec::new();
+    receive_packet(socket, &mut bytes, &mut fds)?;
+    let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
+        return if bytes.is_empty() { Ok(None) } else { Err(io::ErrorKind::InvalidData.into()) };
+    };
+    let [a, b, c, d, e, f, g, h] = *header;
     let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).map_err(io::Error::other)?;
     let count = usize::try_from(u32::from_le_bytes([e, f, g, h])).map_err(io::Error::other)?;
     if length > LIMIT {
-        return Err(io::Error::from(io::ErrorKind::InvalidData));
+        return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match receive_once(socket, &mut bytes[filled..], &mut fds)? {
-            0 => return Ok(None),
-            n => filled += n,
-        }
-    }
-    while fds.len() < count {
-        if receive_once(socket, &mut [0], &mut fds)? == 0 {
+    while bytes.len() < HEADER + length || fds.len() < count {
+        if receive_packet(socket, &mut bytes, &mut fds)? == 0 {
             return Ok(None);
         }
     }
-    let message = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+    let message = postcard::from_bytes(&bytes[HEADER..HEADER + length]).map_err(io::Error::other)?;
     Ok(Some((message, fds)))
 }
 
-fn receive_once(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+fn receive_packet(socket: BorrowedFd<'_>, bytes: &mut Vec<u8>, fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut packet = [0; PACKET];
     let received = loop {
-        let mut parts = [IoSliceMut::new(bytes)];
+        let mut parts = [IoSliceMut::new(&mut packet)];
         match rustix::net::recvmsg(socket.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            // The peer died with unread messages of ours: as gone as after a proper end.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+            // The peer closed before it read all of ours; told once, ahead of what it had to say.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             result => break result?.bytes,
         }
     };
@@ -158,6 +169,7 @@ fn receive_once(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>
             fds.extend(rights);
         }
     }
+    bytes.extend_from_slice(&packet[..received]);
     Ok(received)
 }
 
@@ -170,10 +182,21 @@ mod tests {
         let (a, b) = pair().unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
         let fds: Vec<_> = (0..300).map(|_| null.as_fd()).collect();
-        send(a.as_fd(), &ToInit::Go { pid: 7 }, &fds).unwrap();
+        send(a.as_fd(), &ToInit::Go { pid: 7, ignored: 1 }, &fds).unwrap();
         let (message, got) = receive::<ToInit>(b.as_fd()).unwrap().unwrap();
-        assert!(matches!(message, ToInit::Go { pid: 7 }));
+        assert!(matches!(message, ToInit::Go { pid: 7, .. }));
         assert_eq!(got.len(), 300);
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_that_did_not_listen_are_heard() {
+        let (a, b) = pair().unwrap();
+        let go = ToInit::Go { pid: 1, ignored: 0 };
+        send(a.as_fd(), &go, &[]).unwrap();
+        send(b.as_fd(), &go, &[]).unwrap();
+        drop(b);
+        assert!(receive::<ToInit>(a.as_fd()).unwrap().is_some());
+        assert!(receive::<ToInit>(a.as_fd()).unwrap().is_none());
     }
 
     #[test]

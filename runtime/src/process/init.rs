@@ -37,7 +37,7 @@ pub fn main(socket: RawFd) -> u8 {
 
 /// `report` is where a failure goes: the socket of the start command replaces it, once there is one.
 fn run(report: &mut OwnedFd) -> Result<std::convert::Infallible, Failure> {
-    sys::process::reset_signals().map_err(at("signals", "reset signals"))?;
+    sys::process::unblock_signals().map_err(at("signals", "sigprocmask"))?;
     sys::fd::keep_cloexec(report).map_err(at("start", "fcntl"))?;
     let received = channel::receive::<ToInit>(report.as_fd()).map_err(at("plan", "receive the plan"))?;
     match received {
@@ -59,7 +59,10 @@ fn step<T>(name: &'static str, result: Result<T>) -> Result<T, Failure> {
 /// Waits for the runtime's word.
 fn wait_for_go(socket: &OwnedFd) -> Result<i32, Failure> {
     match channel::receive::<ToInit>(socket.as_fd()).map_err(at("go", "receive"))? {
-        Some((ToInit::Go { pid }, _)) => Ok(pid),
+        Some((ToInit::Go { pid, ignored }, _)) => {
+            sys::process::reset_signals(ignored).map_err(at("signals", "rt_sigaction"))?;
+            Ok(pid)
+        }
         _ => Err(("go", Error::InitGone)),
     }
 }

@@ -31,15 +31,15 @@ const FAILED_IDS: u8 = 122;
 const FAILED_EXEC: u8 = 123;
 const FAILED_CLONE: u8 = 124;
 
-/// Makes the init of a container.
-pub fn container(host: &Host, leaf: &Leaf, preserve_fds: u32) -> Result<Spawned> {
+/// Makes the init of a container. `made_ahead`: namespaces that it will enter instead of being born in.
+pub fn container(host: &Host, leaf: &Leaf, preserve_fds: u32, made_ahead: u64) -> Result<Spawned> {
     let joined = open_joined(host)?;
     let launch = Launch::new(leaf, preserve_fds)?;
     let maps_ids = host.new_namespaces & libc::CLONE_NEWUSER as u64 != 0;
     let joins_user = joined.iter().any(|(kind, _)| *kind == Ns::User);
     // The cgroup namespace is made by init itself, once it is in its cgroup.
     let unshared = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
-    let flags = host.new_namespaces & !unshared;
+    let flags = host.new_namespaces & !unshared & !made_ahead;
     let new_time = host.new_namespaces & libc::CLONE_NEWTIME as u64 != 0;
     let enter = Enter { wait_for_maps: maps_ids, become_root: maps_ids || joins_user };
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;

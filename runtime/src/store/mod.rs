@@ -124,7 +124,16 @@ impl Dir {
             std::thread::sleep(STEP);
             waited += STEP;
         }
-        Ok(())
+        // The lock of a directory that was deleted meanwhile protects nothing; another may have its name by now.
+        let (mine, there) = (rustix::fs::fstat(&self.fd), rustix::fs::stat(&self.path));
+        match (mine, there) {
+            (Ok(mine), Ok(there)) if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino) => Ok(()),
+            _ => Err(Error::NoContainer { id: self.id() }),
+        }
+    }
+
+    pub fn unlock(&self) -> Result<()> {
+        rustix::fs::flock(&self.fd, FlockOperation::Unlock).map_err(Error::path("unlock", &self.path))
     }
 
     /// Whether a living process holds the lock.
@@ -164,17 +173,16 @@ impl Dir {
 
     /// Removes the directory and what Hearth puts there.
     pub fn remove(&self) -> Result<()> {
-        for name in [START_SOCKET, CONFIG, STATE, ".state.json", ".config.json", NOTIFY] {
+        for name in [CONFIG, STATE] {
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR) => {
-                    fs::remove_dir_all(self.path.join(name)).map_err(Error::path("remove", &self.path))?
-                }
                 Err(errno) => return Err(Error::path("remove", self.path.join(name))(errno)),
             }
         }
         match rustix::fs::rmdir(&self.path) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // Sockets, or the draft of a writer that died.
+            Err(Errno::NOTEMPTY) => fs::remove_dir_all(&self.path).map_err(Error::path("remove", &self.path)),
             Err(errno) => Err(Error::path("rmdir", &self.path)(errno)),
         }
     }

@@ -7,6 +7,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::isolate::cgroup::Placement;
+use crate::observe::process::stat;
 use crate::{Error, Result};
 
 pub const VERSION: u32 = 1;
@@ -26,6 +27,9 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     pub cgroups: Placement,
+    /// Whether the stored config has poststop hooks.
+    #[serde(default)]
+    pub poststop: bool,
     /// Namespaces (CLONE_NEW*) that are the container's own: what `exec` enters.
     pub namespaces: u64,
 }
@@ -71,15 +75,6 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|(start, state)| start == self.start_time && !matches!(state, 'Z' | 'X'))
     }
-}
-
-/// Start time and state from /proc/PID/stat. The name of the process, in parentheses, may contain anything.
-fn stat(pid: i32) -> Option<(u64, char)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((fields.nth(18)?.parse().ok()?, state))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Descriptors: inherited ones, and whole ranges of them.
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -19,6 +20,39 @@ pub fn close_from(first: u32) -> io::Result<()> {
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: no memory is passed. With flags 0 it is documented that no owner of such a descriptor lives on.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Descriptors that are done with, closed together: a range of them costs one call.
+#[derive(Debug, Default)]
+pub struct Done(RefCell<Vec<OwnedFd>>);
+
+impl Done {
+    /// Well below the lowest usual limit of descriptors.
+    const LIMIT: usize = 64;
+
+    pub fn push(&self, fd: OwnedFd) {
+        let mut fds = self.0.borrow_mut();
+        fds.push(fd);
+        if fds.len() == Self::LIMIT {
+            Self::close(&mut fds);
+        }
+    }
+
+    fn close(fds: &mut Vec<OwnedFd>) {
+        let mut numbers: Vec<RawFd> = fds.drain(..).map(IntoRawFd::into_raw_fd).collect();
+        numbers.sort_unstable();
+        for range in numbers.chunk_by(|a, b| a + 1 == *b) {
+            let (first, last) = (range[0].cast_unsigned(), range[range.len() - 1].cast_unsigned());
+            // SAFETY: no memory is passed; `into_raw_fd` made this function the owner of all of them.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        Self::close(self.0.get_mut());
+    }
 }
 
 pub fn is_open(number: RawFd) -> bool {

@@ -4,19 +4,23 @@ use std::io;
 
 use super::check;
 
-/// Resets every signal disposition and unblocks every signal. Parents written in Go or run under nohup leave
-/// signals ignored, and exec keeps that.
-pub fn reset_signals() -> io::Result<()> {
+/// Gives the signals of the mask their default disposition.
+pub fn reset_signals(ignored: u64) -> io::Result<()> {
     const SIGNALS: libc::c_int = 64;
     const MASK_BYTES: usize = 8;
     // The kernel's struct: handler SIG_DFL, no flags, no restorer, an empty mask.
     let default = [0u64; 4];
     let none = std::ptr::null_mut::<u64>();
-    // By the raw call, since glibc keeps two realtime signals to itself. KILL and STOP are refused, and need none.
-    for signal in (1..=SIGNALS).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+    // By the raw call, since glibc keeps two realtime signals to itself.
+    for signal in (1..=SIGNALS).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
         // SAFETY: `default` is as large as a kernel sigaction with its mask, and outlives the call.
         check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, MASK_BYTES) })?;
     }
+    Ok(())
+}
+
+/// Blocks no signal any more.
+pub fn unblock_signals() -> io::Result<()> {
     // SAFETY: all-zero bytes are the empty signal set.
     let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `empty` outlives the call; the old mask is not asked for.

@@ -5,7 +5,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxResources;
+
 use super::files;
+use super::limits;
+use super::placement::Joins;
 use crate::{Error, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -45,6 +49,8 @@ pub(super) struct Hierarchy {
 pub struct Host {
     pub(super) v2: Option<Hierarchy>,
     pub(super) v1: Vec<Hierarchy>,
+    /// There is v1 beside v2, whether or not `v1` lists it.
+    pub(super) is_hybrid: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +67,7 @@ impl Host {
     pub fn detect() -> Result<Self> {
         if is_v2(ROOT)? {
             let v2 = Hierarchy { controllers: Vec::new(), mount: ROOT.into(), root: "/".into() };
-            return Ok(Self { v2: Some(v2), v1: Vec::new() });
+            return Ok(Self { v2: Some(v2), v1: Vec::new(), is_hybrid: false });
         }
         let path = Path::new("/proc/self/mountinfo");
         let mut host = parse_mountinfo(&files::read(path).map_err(Error::path("read", path))?);
@@ -69,13 +75,25 @@ impl Host {
         if host.v2.is_some() && !is_v2(UNIFIED)? {
             host.v2 = None;
         }
+        host.is_hybrid = host.v2.is_some() && !host.v1.is_empty();
         Ok(host)
+    }
+
+    /// What a container is placed in that joins only what its limits need: where these need no v1 controller, the
+    /// v1 hierarchies of a hybrid host are not looked for, in a list that grows with every mount of the host.
+    pub fn detect_for(joins: Joins, resources: Option<&LinuxResources>) -> Result<Self> {
+        let needs_none = resources.is_none_or(|resources| limits::needed(resources).is_empty());
+        if joins == Joins::Limited && needs_none && !is_v2(ROOT)? && is_v2(UNIFIED)? {
+            let v2 = Hierarchy { controllers: Vec::new(), mount: UNIFIED.into(), root: "/".into() };
+            return Ok(Self { v2: Some(v2), v1: Vec::new(), is_hybrid: true });
+        }
+        Self::detect()
     }
 
     pub fn mode(&self) -> Mode {
         match (&self.v2, self.v1.is_empty()) {
-            (Some(_), true) => Mode::V2,
-            (Some(_), false) => Mode::Hybrid,
+            (Some(_), _) if self.is_hybrid => Mode::Hybrid,
+            (Some(_), _) => Mode::V2,
             (None, false) => Mode::V1,
             (None, true) => Mode::None,
         }
@@ -92,7 +110,7 @@ fn is_v2(path: &str) -> Result<bool> {
 
 /// Finds the hierarchies among the mounts; a later mount at the same place or above hides an earlier one.
 fn parse_mountinfo(text: &str) -> Host {
-    let mut host = Host { v2: None, v1: Vec::new() };
+    let mut host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
     for line in text.lines() {
         let Some((place, kind)) = line.split_once(" - ") else { continue };
         let mut place = place.split(' ').skip(3);

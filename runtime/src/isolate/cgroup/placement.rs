@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::files;
-use super::host::{Hierarchy, Host, Own};
+use super::host::{Hierarchy, Host, Mode, Own};
 use super::limits::{self, Controller};
 use crate::isolate::cgroup_view::{Hierarchy as Shown, View};
 use crate::{Error, Result};
@@ -79,6 +79,9 @@ pub struct Placement {
     pub(super) joins: Joins,
     pub(super) v2: Option<Group>,
     pub(super) v1: Vec<Group>,
+    /// There is v1 beside v2, whether or not `v1` lists it.
+    #[serde(default)]
+    pub(super) is_hybrid: bool,
 }
 
 fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -102,7 +105,14 @@ fn below_root<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::
 impl Placement {
     /// The place of a container in no group at all.
     pub fn none() -> Self {
-        Self { version: VERSION, given: false, joins: Joins::Limited, v2: None, v1: Vec::new() }
+        Self {
+            version: VERSION,
+            given: false,
+            joins: Joins::Limited,
+            v2: None,
+            v1: Vec::new(),
+            is_hybrid: false,
+        }
     }
 
     /// An absolute `cgroups_path` starts at the root of each hierarchy. A relative one starts at the caller's own
@@ -122,7 +132,11 @@ impl Placement {
             if is_absolute || (host.v2.is_none() && host.v1.is_empty()) { None } else { Some(Own::read()?) };
         let base = |hierarchy: &Hierarchy| {
             let place = own.as_ref().map(|own| own.place_in(hierarchy)).unwrap_or_default();
-            if host.v1.is_empty() { place.parent().map(Path::to_owned).unwrap_or_default() } else { place }
+            if host.mode() == Mode::V2 {
+                place.parent().map(Path::to_owned).unwrap_or_default()
+            } else {
+                place
+            }
         };
         let needed = resources.map(limits::needed).unwrap_or_default();
         let is_joined = |hierarchy: &Hierarchy| {
@@ -144,7 +158,27 @@ impl Placement {
             joins,
             v2: host.v2.as_ref().map(|hierarchy| group(hierarchy, true)),
             v1: host.v1.iter().map(|hierarchy| group(hierarchy, is_joined(hierarchy))).collect(),
+            is_hybrid: host.is_hybrid,
         })
+    }
+
+    /// Lists the v1 hierarchies that were not looked for when the container was placed (see
+    /// [`Host::detect_for`]): what it did not need it was not put below, so its place there is the caller's to give.
+    pub(super) fn find_v1(&mut self) -> Result<()> {
+        let Some(name) = self.v2.as_ref().and_then(|group| group.path.file_name()) else { return Ok(()) };
+        if !self.is_hybrid || !self.v1.is_empty() {
+            return Ok(());
+        }
+        let own = Own::read()?;
+        let group = |hierarchy: &Hierarchy| Group {
+            controllers: hierarchy.controllers.clone(),
+            mount: hierarchy.mount.clone(),
+            path: own.place_in(hierarchy).join(name),
+            parents: 0,
+            joined: false,
+        };
+        self.v1 = Host::detect()?.v1.iter().map(group).collect();
+        Ok(())
     }
 
     /// The group that counts for tracking: v2 where there is one.
@@ -185,7 +219,7 @@ impl Placement {
             leaf: group.dir(),
         };
         View {
-            unified: self.v2.is_some() && self.v1.is_empty(),
+            unified: self.v2.is_some() && !self.is_hybrid,
             hierarchies: self.groups().map(shown).collect(),
             leaf: self.v2_dir(),
         }

@@ -14,6 +14,7 @@ impl Placement {
     #[must_use]
     pub fn joining(&self, resources: &LinuxResources) -> Self {
         let mut wanted = self.clone();
+        wanted.find_v1()?;
         let names: Vec<_> = limits::needed(resources).into_iter().map(Controller::v1_name).collect();
         for group in wanted.v1.iter_mut().filter(|group| names.iter().any(|name| group.has(name))) {
             group.join();

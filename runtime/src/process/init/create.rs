@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sched::CloneFlags;
-use rustix::fs::{CWD, OFlags};
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::SocketFlags;
 
 use super::super::channel::{self, Create, ToRuntime};
@@ -13,7 +13,7 @@ use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
 use crate::isolate::{devices, hooks, mounts, paths, rootfs, sysctl, terminal};
 use crate::observe::Timeline;
-use crate::sys;
+use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
 
 pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Result<Infallible, Failure> {
@@ -21,12 +21,14 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
     let root = create.has_root.then(|| fds.next()).flatten();
+    let netns = create.has_network.then(|| fds.next()).flatten();
     let binds: Vec<OwnedFd> = fds.collect();
     let plan = &create.plan;
+    let done = Done::default();
 
     step("1 session", session(plan))?;
     step("2 names", names(plan))?;
-    step("3 network", network(plan))?;
+    step("3 network", network(plan, netns))?;
     timeline.mark("namespaces");
     let tree = match root {
         Some(root) => Some(step("4 root", rootfs::attach(root))?),
@@ -36,7 +38,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     let mut pty = None;
     let mut null = None;
     if let Some(tree) = &tree {
-        step("5 mounts", all_mounts(&create, tree, &binds))?;
+        step("5 mounts", all_mounts(&create, tree, &binds, &done))?;
         drop(binds);
         timeline.mark("mounts");
         step("6 devices", own_devices(plan, tree))?;
@@ -47,7 +49,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
         }
     }
     let mut pid = 0;
-    if plan.runtime_hooks || !plan.create_container.is_empty() {
+    if plan.has_early_hooks() {
         step("9 hooks", say(report, &ToRuntime::AtHooks))?;
         pid = wait_for_go(report)?;
         step(
@@ -64,13 +66,13 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     step("11 sysctl", sysctl::apply(&plan.sysctl))?;
     if let Some(tree) = &tree {
         if let Some(null) = null {
-            step("12 paths", paths::mask(&plan.masked_paths, null))?;
+            step("12 paths", paths::mask(&plan.masked_paths, null, &done))?;
         }
-        step("12 paths", paths::make_readonly(&plan.readonly_paths))?;
+        step("12 paths", paths::make_readonly(&plan.readonly_paths, &done))?;
         step("12 paths", make_cwd(plan))?;
         step("12 paths", rootfs::finish(tree, plan.root_propagation, plan.root_readonly))?;
     }
-    drop(tree);
+    drop((tree, done));
     timeline.mark("paths");
     let program = finish::prepare(&plan.process, plan.personality, plan.seccomp.as_ref(), pty.as_ref())?;
     if let Some((mode, nodes)) = &plan.memory_policy {
@@ -79,7 +81,10 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     drop(pty);
     timeline.mark("rights");
-    step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
+    // `run` has sent its Go with the plan: it only wants to know of failures.
+    if create.waits_for_start || create.timeline {
+        step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
+    }
     pid = pid.max(wait_for_go(report)?);
     if let Some(listener) = listener {
         pid = pid.max(wait_for_start(&listener, report)?);
@@ -110,17 +115,22 @@ fn names(plan: &Init) -> Result<()> {
     Ok(())
 }
 
-fn network(plan: &Init) -> Result<()> {
+fn network(plan: &Init, made: Option<OwnedFd>) -> Result<()> {
+    if let Some(namespace) = made {
+        return setns(&namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(Error::sys("enter the network namespace"));
+    }
     if plan.new_network { sys::net::loopback_up().map_err(Error::sys("bring lo up")) } else { Ok(()) }
 }
 
-fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd]) -> Result<()> {
+fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> Result<()> {
     let context = mounts::Context {
         tree,
         binds,
         cgroups: &create.cgroups,
         private_cgroup: create.plan.new_cgroup_namespace,
         label: create.plan.mount_label.as_deref(),
+        done,
     };
     create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))
 }
@@ -129,8 +139,8 @@ fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
     if !plan.fill_dev {
         return Ok(());
     }
-    // The nodes get the modes of the plan.
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    // The nodes get the modes of the plan; `finish` sets the program's own mask.
+    let umask = rustix::process::umask(Mode::empty());
     devices::fill(tree, &plan.devices, plan.user_namespace)?;
     rustix::process::umask(umask);
     Ok(())
@@ -158,12 +168,8 @@ fn make_cwd(plan: &Init) -> Result<()> {
     if cwd == "/" {
         return Ok(());
     }
-    let root = rustix::fs::openat(
-        CWD,
-        "/",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    );
+    let root =
+        rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let tree = Tree::new(root.map_err(Error::path("open", "/"))?);
     match tree.make_directory(cwd) {
         // A read-only file system: chdir will tell.
@@ -195,7 +201,7 @@ fn wait_for_start(listener: &OwnedFd, report: &mut OwnedFd) -> Result<i32, Failu
             accepted => step("14 start", accepted.map_err(Error::sys("accept")))?,
         };
         // Someone who only asks whether we still wait connects and hangs up.
-        if let Ok(Some((channel::ToInit::Go { pid }, _))) = channel::receive(accepted.as_fd()) {
+        if let Ok(Some((channel::ToInit::Go { pid, .. }, _))) = channel::receive(accepted.as_fd()) {
             *report = accepted;
             return Ok(pid);
         }

@@ -60,6 +60,8 @@ fn visible(join: &Join, report: &OwnedFd) -> u8 {
 }
 
 fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> {
+    let reset = sys::process::reset_signals(join.ignored_signals);
+    step("1 session", reset.map_err(Error::sys("rt_sigaction")))?;
     step("1 session", rustix::process::setsid().map(drop).map_err(Error::sys("setsid")))?;
     let keyring = format!("_ses.{}", join.id);
     step("1 session", sys::keyring::join_session(&keyring).map_err(Error::sys("keyctl")))?;

@@ -13,6 +13,7 @@ fn hierarchy(controllers: &[&str], mount: &str, root: &str) -> Hierarchy {
 fn hybrid() -> Host {
     Host {
         v2: Some(hierarchy(&[], "/nowhere/unified", "/")),
+        is_hybrid: false,
         v1: vec![
             hierarchy(&["cpu", "cpuacct"], "/nowhere/cpu,cpuacct", "/"),
             hierarchy(&["memory"], "/nowhere/memory", "/"),
@@ -65,7 +66,11 @@ fn a_relative_path_starts_at_the_own_group() {
 fn only_missing_parents_are_the_containers_own() {
     let mount = tempfile::tempdir().unwrap();
     std::fs::create_dir(mount.path().join("there")).unwrap();
-    let host = Host { v2: Some(hierarchy(&[], mount.path().to_str().unwrap(), "/")), v1: Vec::new() };
+    let host = Host {
+        v2: Some(hierarchy(&[], mount.path().to_str().unwrap(), "/")),
+        v1: Vec::new(),
+        is_hybrid: false,
+    };
     for (path, parents) in [("/id", 0), ("/there/id", 0), ("/there/a/b/id", 2), ("/a/id", 1)] {
         let placement = plan(&host, Some(path), Joins::All, json!({})).unwrap();
         assert_eq!(placement.v2.unwrap().parents, parents, "{path}");
@@ -88,7 +93,7 @@ fn bad_paths_are_refused() {
 
 #[test]
 fn a_host_without_groups_gives_an_empty_placement() {
-    let host = Host { v2: None, v1: Vec::new() };
+    let host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
     let mut placement = plan(&host, None, Joins::Limited, json!({})).unwrap();
     assert!(placement.is_none());
     let leaf = placement.create(None, &[]).unwrap();
