@@ -9,6 +9,8 @@ mod console;
 mod crash;
 mod descriptors;
 mod devices;
+mod doctor;
+mod events;
 mod exec;
 mod features;
 mod harness;
@@ -24,6 +26,7 @@ mod run;
 mod seccomp;
 mod states;
 mod sysctl;
+mod updates;
 mod users;
 
 fn main() -> ExitCode {
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
         crash::CASES,
         descriptors::CASES,
         devices::CASES,
+        doctor::CASES,
+        events::CASES,
         exec::CASES,
         features::CASES,
         harness::CASES,
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
         seccomp::CASES,
         states::CASES,
         sysctl::CASES,
+        updates::CASES,
         users::CASES,
     ])
 }

@@ -1,5 +1,8 @@
 //! The fstab-style options of a mount, as runc and mount(8) understand them.
 
+mod names;
+
+pub use names::names;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::mount::{self as attr, Attr};

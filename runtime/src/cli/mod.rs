@@ -2,7 +2,10 @@
 
 mod create;
 mod delete;
+mod doctor;
+mod events;
 mod exec;
+mod features;
 mod kill;
 mod list;
 mod pause;
@@ -12,6 +15,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -59,6 +63,10 @@ const VERBS: &[Verb] = &[
     Verb { name: "spec", define: spec::define, run: spec::run, failure: 1 },
     Verb { name: "pause", define: pause::define, run: pause::run, failure: 1 },
     Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
+    Verb { name: "update", define: update::define, run: update::run, failure: 1 },
+    Verb { name: "events", define: events::define, run: events::run, failure: 1 },
+    Verb { name: "features", define: features::define, run: features::run, failure: 1 },
+    Verb { name: "doctor", define: doctor::define, run: doctor::run, failure: 1 },
 ];
 
 /// Everything the executable does; the value is its exit status.
@@ -92,7 +100,8 @@ pub fn main() -> u8 {
     }
 }
 
-fn command() -> Command {
+/// The whole command line; `examples/manuals.rs` makes completions and manual pages of it.
+pub fn command() -> Command {
     let path = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
     let mut command = Command::new("hearth")
         .version(concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"))

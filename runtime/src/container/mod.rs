@@ -3,12 +3,15 @@
 pub mod console;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
+pub mod features;
 pub mod kill;
 pub mod notify;
 pub mod run;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use std::os::fd::OwnedFd;
 

@@ -1,6 +1,7 @@
 //! What a launch spends its time on.
 
 pub mod clock;
+pub mod host;
 pub mod log;
 pub mod process;
 

@@ -10,6 +10,8 @@ pub mod keyring;
 pub mod kill;
 pub mod mount;
 pub mod net;
+pub mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 

@@ -10,16 +10,23 @@ use super::placement::{Group, Placement};
 use crate::{Error, Result};
 
 impl Placement {
-    /// Changes the limits of a container. What `resources` leaves out stays as it is. A v1 hierarchy that the
-    /// container had no need of so far is joined, so the placement is to be stored again, whatever the result.
-    /// Returns notes.
-    pub fn update(&mut self, resources: &LinuxResources) -> Result<Vec<String>> {
+    /// The placement as [`Self::update`] will leave it: stored before, a crash on the way leaves no unknown group.
+    #[must_use]
+    pub fn joining(&self, resources: &LinuxResources) -> Self {
         let mut wanted = self.clone();
         wanted.find_v1()?;
         let names: Vec<_> = limits::needed(resources).into_iter().map(Controller::v1_name).collect();
         for group in wanted.v1.iter_mut().filter(|group| names.iter().any(|name| group.has(name))) {
             group.join();
         }
+        wanted
+    }
+
+    /// Changes the limits of a container. What `resources` leaves out stays as it is. A v1 hierarchy that the
+    /// container had no need of so far is joined, so the placement is to be stored again, whatever the result.
+    /// Returns notes.
+    pub fn update(&mut self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let wanted = self.joining(resources);
         let v2 = wanted.v2.as_ref().map(Group::dir);
         let cpu_max = match &v2 {
             Some(dir) if wanted.v2_home(Controller::Cpu).is_some() => files::read_if_there(dir, "cpu.max")?,
