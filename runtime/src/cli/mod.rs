@@ -1,5 +1,6 @@
 //! The command line: runc's verbs and flags, one thin file per verb.
 
+mod bench;
 mod create;
 mod delete;
 mod exec;
@@ -59,6 +60,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "spec", define: spec::define, run: spec::run, failure: 1 },
     Verb { name: "pause", define: pause::define, run: pause::run, failure: 1 },
     Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
+    Verb { name: "bench", define: bench::define, run: bench::run, failure: 1 },
 ];
 
 /// Everything the executable does; the value is its exit status.
