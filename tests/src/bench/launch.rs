@@ -39,6 +39,8 @@ pub struct Bench {
     /// tests/bench/floor.c, compiled; also what peak memory is measured with.
     pub floor: Option<PathBuf>,
     pub scratch: TempDir,
+    /// The runtimes' state, on a tmpfs as on any host whose /run is one.
+    pub state: TempDir,
     pub notes: Vec<String>,
     /// Whose warm-up failed, per bundle: contender and error.
     failures: Vec<(String, String, String)>,
@@ -50,6 +52,8 @@ impl Bench {
         let mode = machine::mode();
         let scratch =
             TempDir::with_prefix("hearth-bench-").map_err(|e| format!("temporary directory: {e}"))?;
+        let state = TempDir::with_prefix_in("hearth-bench-", machine::volatile_directory());
+        let state = state.map_err(|e| format!("temporary directory: {e}"))?;
         // What `create` leaves behind becomes our child, so that its end is seen and nothing stays.
         rustix::process::set_child_subreaper(Pid::from_raw(1))
             .map_err(|e| format!("become subreaper: {e}"))?;
@@ -62,15 +66,26 @@ impl Bench {
         contenders.extend(floor.as_deref().map(Contender::floor));
         contenders.extend(options.contenders.iter().cloned());
         let ids = AtomicU32::new(0);
-        Ok(Self { options, contenders, bundles, mode, floor, scratch, notes, failures: Vec::new(), ids })
+        Ok(Self {
+            options,
+            contenders,
+            bundles,
+            mode,
+            floor,
+            scratch,
+            state,
+            notes,
+            failures: Vec::new(),
+            ids,
+        })
     }
 
     pub fn root(&self) -> PathBuf {
-        self.scratch.path().join("state")
+        self.state.path().to_owned()
     }
 
     pub fn next_id(&self) -> String {
-        format!("hb{}-{}", std::process::id(), self.ids.fetch_add(1, Ordering::Relaxed))
+        format!("{}{}", prefix(), self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Lets everyone launch everything a few times; tells who cannot.
@@ -187,6 +202,26 @@ impl Bench {
         let _ = until_end(pid);
         self.remove(contender, id);
     }
+}
+
+/// What failed launches left behind is removed: containers by their runtimes, then groups that nobody removed.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let names = |dir: PathBuf| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        for contender in self.contenders.iter().filter(|contender| contender.is_runtime()) {
+            let ids = names(self.root().join(&contender.name));
+            ids.iter().filter(|id| id.starts_with(&prefix())).for_each(|id| self.remove(contender, id));
+        }
+        machine::remove_groups(&prefix());
+    }
+}
+
+/// Of every id, and so of every container's group.
+fn prefix() -> String {
+    format!("hb{}-", std::process::id())
 }
 
 pub fn pid_of(pid_file: &Path) -> Result<Pid, String> {

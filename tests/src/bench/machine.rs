@@ -86,6 +86,31 @@ pub fn show_cgroups(wanted: Cgroups) -> Result<(), String> {
         .map_err(|e| fail(&format!("mount {kind}: {e}")))
 }
 
+/// /run where it is a tmpfs, as it should be; else another tmpfs; else any place for temporary files.
+pub fn volatile_directory() -> PathBuf {
+    const TMPFS: u64 = 0x0102_1994;
+    let is_tmpfs =
+        |path: &&str| rustix::fs::statfs(*path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS));
+    ["/run", "/dev/shm"].into_iter().find(is_tmpfs).map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// Removes empty groups whose names begin so, at most as deep as a supervisor's own group.
+pub fn remove_groups(prefix: &str) {
+    fn below(dir: &Path, prefix: &str, depth: u32) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                let _ = fs::remove_dir(entry.path());
+            } else if depth > 0 {
+                below(&entry.path(), prefix, depth - 1);
+            }
+        }
+    }
+    below(Path::new(ROOT), prefix, 4);
+}
+
 #[derive(Debug)]
 pub struct Machine {
     pub kernel: String,
@@ -98,6 +123,7 @@ pub struct Machine {
     procs_write: Vec<u32>,
     /// Kernel-wide and for good once anyone mounted with it: cheap moves between cgroups.
     favordynmods: bool,
+    state: String,
     cpu_times: (u64, u64),
     stolen: f64,
     pub verdict: String,
@@ -130,6 +156,7 @@ impl Machine {
             procs_write,
             favordynmods: fs::read_to_string("/proc/self/mountinfo")
                 .is_ok_and(|text| text.contains("favordynmods")),
+            state: bench.root().display().to_string(),
             cpu_times: cpu_times(),
             stolen: 0.0,
             verdict: String::new(),
@@ -165,6 +192,7 @@ impl Machine {
                 "Load {} before, {} after; {:.1} % of processor time stolen",
                 self.load_before, self.load_after, self.stolen
             ),
+            format!("The runtimes' state is in {}", self.state),
             format!("Noise: {}", self.verdict),
         ];
         lines.extend(self.versions.iter().map(|(name, version)| format!("{name}: {version}")));
