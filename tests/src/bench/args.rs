@@ -48,6 +48,7 @@ pub struct Options {
     pub bundles: Vec<String>,
     pub cgroups: Cgroups,
     pub measures: Vec<Measure>,
+    pub realtime: bool,
     pub rounds: usize,
     pub gaps: Vec<Duration>,
     pub floor: Option<PathBuf>,
@@ -101,6 +102,9 @@ fn command() -> Command {
                 .default_value("run")
                 .help("What to measure"),
         )
+        .arg(Arg::new("realtime").long("realtime").action(ArgAction::SetTrue).help(
+            "Run everything at real-time priority, ahead of whatever else a shared machine does (needs chrt)",
+        ))
         .arg(
             Arg::new("rounds")
                 .short('n')
@@ -149,6 +153,7 @@ pub fn parse() -> Result<Options, String> {
             Some("hybrid") => Cgroups::Hybrid,
             _ => Cgroups::Host,
         },
+        realtime: matches.get_flag("realtime"),
         measures: strings("measure").into_iter().filter_map(named).collect(),
         rounds: number(&matches, "rounds"),
         gaps: strings("gap").iter().map(|text| time("--gap", text)).collect::<Result<_, _>>()?,

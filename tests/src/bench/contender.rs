@@ -1,6 +1,6 @@
 //! Who is measured: an OCI runtime by its command line, or a plain command that runs the program itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::runtime::find;
@@ -85,12 +85,16 @@ impl Contender {
         command
     }
 
-    /// A plain command, with what it is to run.
-    pub fn filled(&self, rootfs: &Path, program: &str) -> Command {
-        let fill =
-            |word: &String| word.replace("{rootfs}", &rootfs.to_string_lossy()).replace("{program}", program);
-        let mut command = Command::new(PathBuf::from(self.words.first().map_or("", String::as_str)));
-        command.args(self.words.iter().skip(1).map(fill));
+    /// A plain command, with what it is to run: the word `{program}` becomes the program and its arguments.
+    pub fn filled(&self, rootfs: &Path, program: &[String]) -> Command {
+        let mut command = Command::new(self.words.first().map_or("", String::as_str));
+        for word in self.words.iter().skip(1) {
+            if word == "{program}" {
+                command.args(program);
+            } else {
+                command.arg(word.replace("{rootfs}", &rootfs.to_string_lossy()));
+            }
+        }
         command
     }
 }

@@ -92,10 +92,10 @@ impl Bench {
     pub fn warm_up(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
         for bundle in &self.bundles {
-            for contender in &self.contenders {
-                let tried = (0..WARM_UP).try_for_each(|_| self.launch(contender, bundle).map(drop));
+            for (contender, _) in self.field(bundle) {
+                let tried = (0..WARM_UP).try_for_each(|_| self.launch(&contender, bundle).map(drop));
                 if let Err(error) = tried {
-                    failures.push((bundle.name.clone(), contender.name.clone(), error));
+                    failures.push((bundle.name.clone(), contender.name, error));
                 }
             }
         }
@@ -126,7 +126,6 @@ impl Bench {
 
     /// The command of a whole launch.
     pub fn command(&self, contender: &Contender, bundle: &Bundle) -> Command {
-        let program = bundle.args.first().map_or("", String::as_str);
         match contender.kind {
             Kind::Bare => {
                 let words = bundle.bare.clone().unwrap_or_default();
@@ -135,11 +134,14 @@ impl Bench {
                 command
             }
             Kind::Floor => {
-                let mut command = contender.filled(&bundle.rootfs, program);
-                command.args(["run", self.mode.name(), &self.next_id()]).arg(&bundle.rootfs).arg(program);
+                let mut command = contender.filled(&bundle.rootfs, &[]);
+                command
+                    .args(["run", self.mode.name(), &self.next_id()])
+                    .arg(&bundle.rootfs)
+                    .args(&bundle.args);
                 command
             }
-            Kind::Plain => contender.filled(&bundle.rootfs, program),
+            Kind::Plain => contender.filled(&bundle.rootfs, &bundle.args),
             Kind::Runtime => {
                 let mut command = contender.command(&self.root());
                 command.arg("run").arg("--bundle").arg(&bundle.dir).arg(self.next_id());
@@ -267,6 +269,8 @@ fn within_limit(pidfd: &impl AsFd) -> bool {
 fn complaint(code: Option<i32>, expected: i32, errors: &Path) -> String {
     let text = fs::read(errors).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("(silent)");
+    // runc's log lines have time and level before, crun's only a time.
+    let last = last.split_once("msg=").map_or(last, |(_, message)| message.trim_matches('"'));
     let last: String = last.chars().take(200).collect();
     match code {
         Some(code) => format!("exit status {code} instead of {expected}: {last}"),

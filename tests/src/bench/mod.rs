@@ -33,6 +33,9 @@ use report::{Report, Section};
 pub fn main() -> Result<(), String> {
     let options = args::parse()?;
     machine::show_cgroups(options.cgroups)?;
+    if options.realtime {
+        machine::become_realtime()?;
+    }
     let mut bench = Bench::new(options)?;
     let mut report = Report::new(machine::Machine::look(&bench)?);
     for failed in bench.warm_up() {
