@@ -302,7 +302,10 @@ fn compiled_floor(given: Option<&Path>, scratch: &Path) -> Result<PathBuf, Strin
     fs::write(&source, include_str!("../../bench/floor.c")).map_err(|e| format!("floor.c: {e}"))?;
     let log = File::create(scratch.join("cc.log")).map_err(|e| format!("cc.log: {e}"))?;
     let mut cc = Command::new("cc");
-    cc.args(["-static", "-O2", "-o"]).arg(&made).arg(&source).stderr(log);
+    cc.args(["-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-O2", "-o"])
+        .arg(&made)
+        .arg(&source)
+        .stderr(log);
     match cc.status() {
         Ok(status) if status.success() => Ok(made),
         Ok(status) => Err(format!("cc floor.c: {status}")),
