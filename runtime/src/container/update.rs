@@ -16,7 +16,7 @@ pub fn update(container: &mut Container, mut resources: LinuxResources) -> Resul
     }
     let mut record = container.record()?.clone();
     complete_swap(&record.cgroups, &mut resources)?;
-    let wanted = record.cgroups.joining(&resources);
+    let wanted = record.cgroups.joining(&resources)?;
     if wanted != record.cgroups {
         container.dir.write(&Record { cgroups: wanted, ..record.clone() })?;
     }

@@ -11,22 +11,21 @@ use crate::{Error, Result};
 
 impl Placement {
     /// The placement as [`Self::update`] will leave it: stored before, a crash on the way leaves no unknown group.
-    #[must_use]
-    pub fn joining(&self, resources: &LinuxResources) -> Self {
+    pub fn joining(&self, resources: &LinuxResources) -> Result<Self> {
         let mut wanted = self.clone();
         wanted.find_v1()?;
         let names: Vec<_> = limits::needed(resources).into_iter().map(Controller::v1_name).collect();
         for group in wanted.v1.iter_mut().filter(|group| names.iter().any(|name| group.has(name))) {
             group.join();
         }
-        wanted
+        Ok(wanted)
     }
 
     /// Changes the limits of a container. What `resources` leaves out stays as it is. A v1 hierarchy that the
     /// container had no need of so far is joined, so the placement is to be stored again, whatever the result.
     /// Returns notes.
     pub fn update(&mut self, resources: &LinuxResources) -> Result<Vec<String>> {
-        let wanted = self.joining(resources);
+        let wanted = self.joining(resources)?;
         let v2 = wanted.v2.as_ref().map(Group::dir);
         let cpu_max = match &v2 {
             Some(dir) if wanted.v2_home(Controller::Cpu).is_some() => files::read_if_there(dir, "cpu.max")?,
@@ -35,7 +34,8 @@ impl Placement {
         let work = wanted.work(Some(resources), &Current { cpu_max })?;
         wanted.check_usage(resources)?;
         let old = std::mem::replace(self, wanted.clone());
-        for (group, _) in wanted.v1.iter().zip(&old.v1).filter(|(new, old)| new.joined && !old.joined) {
+        let was_joined = |group: &Group| old.v1.iter().any(|had| had.joined && had.mount == group.mount);
+        for group in wanted.v1.iter().filter(|group| group.joined && !was_joined(group)) {
             enter(&old, group)?;
         }
         wanted.carry_out(&work)?;

@@ -11,6 +11,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::{Check, child, plain, told, wait};
 use crate::isolate::{idmap, mounts};
+use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -103,12 +104,12 @@ fn id_mapped() -> Check {
 }
 
 fn new(kind: &str) -> Result<OwnedFd> {
-    mounts::new_filesystem(kind, kind, &[], &[], 0)
+    mounts::new_filesystem(kind, kind, &[], &[], 0, &Done::default())
 }
 
 fn new_overlay() -> Result<OwnedFd> {
     let layers = [("lowerdir".to_owned(), Some("/etc:/usr".to_owned()))];
-    mounts::new_filesystem("overlay", "overlay", &layers, &[], 0)
+    mounts::new_filesystem("overlay", "overlay", &layers, &[], 0, &Done::default())
 }
 
 fn clone(path: &str, whole: bool) -> Result<OwnedFd> {
