@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Command};
 use hearth_rootfs::{Store, gc};
 
-pub(crate) fn command() -> Command {
-    Command::new("gc")
+pub(super) fn define(command: Command) -> Command {
+    command
         .about("Drop layers that no bundle needs, and what interrupted work has left")
         .arg(super::unpack::store_argument())
 }

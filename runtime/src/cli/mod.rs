@@ -1,11 +1,13 @@
 //! The command line: runc's verbs and flags, one thin file per verb.
 
+mod bench;
 mod create;
 mod delete;
 mod doctor;
 mod events;
 mod exec;
 mod features;
+mod gc;
 mod kill;
 mod list;
 mod pause;
@@ -15,6 +17,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod unpack;
 mod update;
 
 use std::ffi::OsString;
@@ -67,6 +70,9 @@ const VERBS: &[Verb] = &[
     Verb { name: "events", define: events::define, run: events::run, failure: 1 },
     Verb { name: "features", define: features::define, run: features::run, failure: 1 },
     Verb { name: "doctor", define: doctor::define, run: doctor::run, failure: 1 },
+    Verb { name: "unpack", define: unpack::define, run: unpack::run, failure: 1 },
+    Verb { name: "gc", define: gc::define, run: gc::run, failure: 1 },
+    Verb { name: "bench", define: bench::define, run: bench::run, failure: 1 },
 ];
 
 /// Everything the executable does; the value is its exit status.

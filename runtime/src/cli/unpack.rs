@@ -22,14 +22,14 @@ pub(crate) struct Unpack {
     options: Options,
 }
 
-pub(crate) fn command() -> Command {
+pub(super) fn define(command: Command) -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     let value = |name: &'static str, shown: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(shown).help(help)
     };
-    Command::new("unpack")
+    command
         .about("Make a bundle from an OCI image")
         .long_about(ABOUT)
         .arg(flag("copy", "Make a plain tree instead of an overlay over the store's layers"))

@@ -34,8 +34,8 @@ impl Placement {
         let work = wanted.work(Some(resources), &Current { cpu_max })?;
         wanted.check_usage(resources)?;
         let old = std::mem::replace(self, wanted.clone());
-        let was_joined = |group: &Group| old.v1.iter().any(|had| had.joined && had.mount == group.mount);
-        for group in wanted.v1.iter().filter(|group| group.joined && !was_joined(group)) {
+        let is_new = |group: &&Group| group.joined && !old.groups().any(|had| had.mount == group.mount);
+        for group in wanted.v1.iter().filter(is_new) {
             enter(&old, group)?;
         }
         wanted.carry_out(&work)?;

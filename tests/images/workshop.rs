@@ -103,7 +103,7 @@ fn unescaped(point: PathBuf) -> PathBuf {
 }
 
 pub(super) fn unpacker() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/examples/unpack");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/hearth");
     let path = std::env::var_os("HEARTH_TEST_UNPACK").map_or(built, PathBuf::from);
     path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
