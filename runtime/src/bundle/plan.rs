@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType as Ns,
-    LinuxResources, Mount as SpecMount, Spec,
+    LinuxResources, Mount as SpecMount,
 };
 use serde::{Deserialize, Serialize};
 
 use super::load::Bundle;
 use super::mount_options::{self, Options};
 use super::process::{Process, text};
+use super::spec::Spec;
 use super::validate;
 use crate::isolate::seccomp;
 use crate::{Error, Result};

@@ -80,6 +80,6 @@ fn poststop(container: &Container) -> Option<Vec<plan::Hook>> {
     let record = container.record.as_ref()?;
     record.process.filter(|_| record.poststop)?;
     let text = container.dir.read_config().ok()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json").ok()?;
+    let (spec, _) = load::parse::<crate::bundle::spec::Spec>(&text, "config.json").ok()?;
     Some(plan::runtime_hooks(&spec).ok()?.poststop)
 }

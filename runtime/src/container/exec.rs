@@ -130,7 +130,7 @@ fn announce(child: &Child, options: &Options, score: Option<i32>) -> Result<()> 
 fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)> {
     let record = container.record()?;
     let text = container.dir.read_config()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json")?;
+    let (spec, _) = load::parse::<crate::bundle::spec::Spec>(&text, "config.json")?;
     let own = spec.process().clone().ok_or(Error::InitGone)?;
     let linux = spec.linux().as_ref();
     let mut process = match &options.process {

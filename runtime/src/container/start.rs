@@ -51,7 +51,7 @@ fn wait_for_exec(socket: impl AsFd) -> Result<()> {
 /// The hooks are in the config that was stored at create.
 fn poststart(container: &Container, pid: i32) -> Result<()> {
     let record = container.record()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&container.dir.read_config()?, "config.json")?;
+    let (spec, _) = load::parse::<crate::bundle::spec::Spec>(&container.dir.read_config()?, "config.json")?;
     let hooks = plan::runtime_hooks(&spec)?.poststart;
     let bundle = record.bundle.display().to_string();
     let state = hooks::State::new(&record.id, "running", pid, &bundle, record.annotations.iter());
