@@ -177,6 +177,8 @@ impl Bench {
 
     /// What our children used meanwhile.
     pub fn accounted(&self, work: impl FnOnce() -> Result<Duration, String>) -> Result<Sample, String> {
+        // What a launch before this one left is not on this one's account.
+        reap_strays();
         let before = used()?;
         let wall = work()?;
         reap_strays();
