@@ -24,6 +24,7 @@ mod process;
 mod refusals;
 mod run;
 mod seccomp;
+mod seccomp_agent;
 mod states;
 mod sysctl;
 mod updates;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         refusals::CASES,
         run::CASES,
         seccomp::CASES,
+        seccomp_agent::CASES,
         states::CASES,
         sysctl::CASES,
         updates::CASES,

@@ -48,8 +48,8 @@ pub struct Host {
     pub hooks: Hooks,
     /// (name on the host, name in the container)
     pub net_devices: Vec<(String, String)>,
-    /// Where the listener of a seccomp filter with `notify` goes, and what goes with it.
-    pub seccomp_listener: Option<(PathBuf, String)>,
+    /// Where the listener of a seccomp filter with `notify` goes.
+    pub seccomp_agent: Option<seccomp::notify::Agent>,
 }
 
 /// (in the container, on the host, size)
@@ -228,10 +228,7 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
         net_devices: devices
             .map(|(name, device)| (name.clone(), device.name().clone().unwrap_or_else(|| name.clone())))
             .collect(),
-        seccomp_listener: linux.seccomp().as_ref().and_then(|profile| {
-            let path = profile.listener_path().clone()?;
-            Some((path, profile.listener_metadata().clone().unwrap_or_default()))
-        }),
+        seccomp_agent: linux.seccomp().as_ref().and_then(seccomp::notify::Agent::of),
     })
 }
 

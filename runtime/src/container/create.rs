@@ -14,6 +14,7 @@ use crate::bundle::process::text;
 use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
+use crate::isolate::seccomp::notify::Agent;
 use crate::isolate::{hooks, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
@@ -213,6 +214,10 @@ fn converse(
                 let master = fds.into_iter().next().ok_or(Error::InitGone)?;
                 terminal = console::deliver(master, options.console_socket.as_deref())?;
             }
+            Some((ToRuntime::Listener, fds)) => {
+                let state = hook_state(&plan.init, "creating", number(spawned));
+                deliver_listener(plan.host.seccomp_agent.as_ref(), fds, number(spawned), &state)?;
+            }
             Some((ToRuntime::Ready { steps }, _)) => {
                 timeline.add(steps);
                 if !options.runs {
@@ -225,6 +230,17 @@ fn converse(
             None => return Err(spawn::silent_end(spawned.child.pid)),
         }
     }
+}
+
+/// Passes the listener of a process's seccomp filter on to the agent.
+pub(super) fn deliver_listener(
+    agent: Option<&Agent>,
+    fds: Vec<OwnedFd>,
+    pid: i32,
+    state: &hooks::State<'_>,
+) -> Result<()> {
+    let (Some(agent), Some(listener)) = (agent, fds.first()) else { return Err(Error::InitGone) };
+    agent.send(listener.as_fd(), pid, state)
 }
 
 pub(super) fn hook_state<'a>(init: &'a plan::Init, status: &'a str, pid: i32) -> hooks::State<'a> {

@@ -69,6 +69,8 @@ pub enum ToRuntime {
     AtHooks,
     /// The pty's master, as the attached descriptor.
     Console,
+    /// The listener of the seccomp filter, as the attached descriptor.
+    Listener,
     /// The joining process was made; the attached descriptor is its pidfd.
     Joined {
         pid: i32,

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType, Mode};
 
+use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
 use crate::bundle::process::Process;
 use crate::isolate::terminal::Pty;
@@ -27,6 +29,7 @@ pub(super) fn prepare(
     personality: Option<u64>,
     filter: Option<&seccomp::Program>,
     pty: Option<&Pty>,
+    report: &OwnedFd,
 ) -> Result<Program, Failure> {
     if let Some(pty) = pty {
         step("13 terminal", terminal::take(&pty.peer))?;
@@ -40,7 +43,7 @@ pub(super) fn prepare(
         step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
     } else if let Some(filter) = filter {
         // Without no_new_privs the load needs CAP_SYS_ADMIN, which is about to go.
-        step("13 seccomp", load_filter(filter))?;
+        step("13 seccomp", load_filter(filter, report))?;
     }
     // Once with root's rights, for a directory that only root may enter, once with the user's own.
     let as_root = rustix::process::chdir(process.cwd.as_str());
@@ -135,8 +138,14 @@ fn home(uid: u32) -> String {
     home.filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".into())
 }
 
-fn load_filter(filter: &seccomp::Program) -> Result<()> {
-    filter.load().map(drop)
+fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
+    if !filter.notify {
+        return filter.load().map(drop);
+    }
+    let socket = report.try_clone().map_err(Error::sys("dup"))?;
+    seccomp::notify::load(filter, move |listener| {
+        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener.as_fd()])
+    })
 }
 
 /// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
@@ -144,6 +153,7 @@ pub(super) fn execute(
     process: &Process,
     filter: Option<&seccomp::Program>,
     program: Program,
+    report: &OwnedFd,
 ) -> Result<Infallible, Failure> {
     let c_strings =
         |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
@@ -154,7 +164,7 @@ pub(super) fn execute(
     if process.no_new_privileges
         && let Some(filter) = filter
     {
-        step("16 seccomp", load_filter(filter))?;
+        step("16 seccomp", load_filter(filter, report))?;
     }
     let Err(error) = exec.execute(&program.path);
     let reason = crate::error::describe(&error);
