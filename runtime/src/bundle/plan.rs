@@ -96,11 +96,27 @@ pub struct Init {
     /// Whether the runtime has hooks to run once the namespaces are there.
     pub runtime_hooks: bool,
     pub process: Process,
+    pub common: Common,
+    pub mount_label: Option<String>,
+}
+
+/// What every process of a container gets, the first one and those that join.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
     pub seccomp: Option<seccomp::Program>,
     pub personality: Option<u64>,
     /// (mode and flags, nodes) of set_mempolicy(2)
     pub memory_policy: Option<(i32, Vec<u64>)>,
-    pub mount_label: Option<String>,
+}
+
+impl Common {
+    pub fn from_spec(linux: &Linux) -> Result<Self> {
+        Ok(Self {
+            seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
+            personality: linux.personality().as_ref().map(personality),
+            memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +175,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts.push(self::mount(index, mount, &bundle.dir, root_propagation, &mut host)?);
     }
-    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let common = Common::from_spec(&linux)?;
     let listed = |kind| validate::namespace(&linux, kind);
     let strings = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let has_runtime_hooks = !(host.hooks.prestart.is_empty() && host.hooks.create_runtime.is_empty());
@@ -191,9 +207,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
         start_container: hook_list(spec.hooks().as_ref().map(oci_spec::runtime::Hooks::start_container))?,
         runtime_hooks: has_runtime_hooks,
         process,
-        seccomp: filter,
-        personality: linux.personality().as_ref().map(personality),
-        memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
+        common,
         mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
     };
     Ok(Plan { host, init })
@@ -366,7 +380,7 @@ fn device(spec: &LinuxDevice) -> Result<Device> {
     })
 }
 
-pub fn personality(spec: &oci_spec::runtime::LinuxPersonality) -> u64 {
+fn personality(spec: &oci_spec::runtime::LinuxPersonality) -> u64 {
     match spec.domain() {
         oci_spec::runtime::LinuxPersonalityDomain::PerLinux => 0,
         oci_spec::runtime::LinuxPersonalityDomain::PerLinux32 => 8,

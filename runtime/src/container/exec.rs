@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::run::Signals;
 use super::{Container, Status, console, create, notify, start};
-use crate::bundle::{capabilities, load, process::Process, validate};
-use crate::isolate::seccomp::{self, notify::Agent};
+use crate::bundle::{capabilities, load, plan::Common, process::Process, validate};
+use crate::isolate::seccomp::notify::Agent;
 use crate::observe;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
@@ -179,19 +179,15 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
     };
     change(&mut process, options)?;
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
-    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = profile.map(seccomp::compile).transpose()?;
-    let outside = Outside { score: process.oom_score_adj, agent: profile.and_then(Agent::of) };
+    let agent = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(Agent::of);
+    let outside = Outside { score: process.oom_score_adj, agent };
     let ignored_signals = observe::process::ignored_signals()?;
     let join = Join {
         process,
-        seccomp,
+        common: linux.map(Common::from_spec).transpose()?.unwrap_or_default(),
         namespaces: record.namespaces,
         id: record.id.clone(),
         ignored_signals,
-        personality: linux
-            .and_then(|linux| linux.personality().as_ref())
-            .map(crate::bundle::plan::personality),
     };
     Ok((join, outside))
 }

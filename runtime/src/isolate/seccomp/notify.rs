@@ -116,7 +116,7 @@ impl Agent {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the container process state as JSON, its listener's descriptor (`seccompFd`) riding on the first bytes.
-fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
+pub(super) fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
     const CONNECT: &str = "failed to connect with seccomp agent specified in the seccomp profile:";
     const SEND: &str = "cannot send seccomp fd to";
     let address = SocketAddrUnix::new(listener_path).map_err(Error::path(CONNECT, listener_path))?;

@@ -74,12 +74,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     drop((tree, done));
     timeline.mark("paths");
-    let program =
-        finish::prepare(&plan.process, plan.personality, plan.seccomp.as_ref(), pty.as_ref(), report)?;
-    if let Some((mode, nodes)) = &plan.memory_policy {
-        let call = Error::sys("set_mempolicy (linux.memoryPolicy)");
-        step("13 rights", sys::process::set_memory_policy(*mode, nodes).map_err(call))?;
-    }
+    let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
     drop(pty);
     timeline.mark("rights");
     // `run` has sent its Go with the plan: it only wants to know of failures.
@@ -91,7 +86,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
         pid = pid.max(wait_for_start(&listener, report)?);
     }
     step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
-    finish::execute(&plan.process, plan.seccomp.as_ref(), program, report)
+    finish::execute(&plan.process, &plan.common, program, report)
 }
 
 fn session(plan: &Init) -> Result<()> {

@@ -10,6 +10,7 @@ use rustix::fs::{Access, FileType, Mode};
 
 use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
+use crate::bundle::plan::Common;
 use crate::bundle::process::Process;
 use crate::isolate::terminal::Pty;
 use crate::isolate::{rights, seccomp, terminal};
@@ -26,22 +27,21 @@ pub(super) struct Program {
 /// Everything that can fail before the program is due.
 pub(super) fn prepare(
     process: &Process,
-    personality: Option<u64>,
-    filter: Option<&seccomp::Program>,
+    common: &Common,
     pty: Option<&Pty>,
     report: &OwnedFd,
 ) -> Result<Program, Failure> {
     if let Some(pty) = pty {
         step("13 terminal", terminal::take(&pty.peer))?;
     }
-    step("13 rights", scheduling(process, personality))?;
+    step("13 rights", scheduling(process, common))?;
     if process.uid != 0 {
         step("13 rights", terminal::own_stdio(process.uid))?;
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if process.no_new_privileges {
         step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
-    } else if let Some(filter) = filter {
+    } else if let Some(filter) = &common.seccomp {
         // Without no_new_privs the load needs CAP_SYS_ADMIN, which is about to go.
         step("13 seccomp", load_filter(filter, report))?;
     }
@@ -56,11 +56,17 @@ pub(super) fn prepare(
     step("13 program", program(process))
 }
 
-fn scheduling(process: &Process, personality: Option<u64>) -> Result<()> {
+fn scheduling(process: &Process, common: &Common) -> Result<()> {
     rights::set_limits(&process.rlimits)?;
     rights::set_scheduling(process.scheduler.as_ref(), process.io_priority)?;
-    personality
-        .map_or(Ok(()), |persona| sys::process::set_personality(persona).map_err(Error::sys("personality")))
+    if let Some(persona) = common.personality {
+        sys::process::set_personality(persona).map_err(Error::sys("personality"))?;
+    }
+    match &common.memory_policy {
+        Some((mode, nodes)) => sys::process::set_memory_policy(*mode, nodes)
+            .map_err(Error::sys("set_mempolicy (linux.memoryPolicy)")),
+        None => Ok(()),
+    }
 }
 
 /// A working directory outside the root, which the kernel tells by "(unreachable)" (CVE-2024-21626).
@@ -151,7 +157,7 @@ fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
 /// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
 pub(super) fn execute(
     process: &Process,
-    filter: Option<&seccomp::Program>,
+    common: &Common,
     program: Program,
     report: &OwnedFd,
 ) -> Result<Infallible, Failure> {
@@ -162,7 +168,7 @@ pub(super) fn execute(
     let exec = Exec::new(&argv, &envp);
     step("16 exec", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
     if process.no_new_privileges
-        && let Some(filter) = filter
+        && let Some(filter) = &common.seccomp
     {
         step("16 seccomp", load_filter(filter, report))?;
     }

@@ -68,12 +68,12 @@ fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> 
     let pty = step("7 terminal", console(join, report))?;
     let mut process = join.process.clone();
     process.rlimits.clear();
-    let program = finish::prepare(&process, join.personality, join.seccomp.as_ref(), pty.as_ref(), report)?;
+    let program = finish::prepare(&process, &join.common, pty.as_ref(), report)?;
     drop(pty);
     if let (_, Some(cpus)) = &process.affinity {
         step("13 affinity", rights::set_affinity(cpus))?;
     }
-    finish::execute(&process, join.seccomp.as_ref(), program, report)
+    finish::execute(&process, &join.common, program, report)
 }
 
 fn console(join: &Join, report: &OwnedFd) -> Result<Option<terminal::Pty>> {
