@@ -15,6 +15,7 @@ mod exec;
 mod features;
 mod harness;
 mod hooks;
+mod labels;
 mod lifecycle;
 mod listing;
 mod mounts;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         features::CASES,
         harness::CASES,
         hooks::CASES,
+        labels::CASES,
         lifecycle::CASES,
         listing::CASES,
         mounts::CASES,

@@ -15,7 +15,7 @@ use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
 use crate::isolate::seccomp::notify::Agent;
-use crate::isolate::{hooks, sources::Sources};
+use crate::isolate::{hooks, labels, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Spawned};
@@ -60,6 +60,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     console::check(&plan, options)?;
+    labels::check(&plan.init.process)?;
     plan.init.no_pivot = options.no_pivot;
     plan.init.new_keyring = !options.no_new_keyring;
     timeline.mark("config read");

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::run::Signals;
 use super::{Container, Status, console, create, notify, start};
 use crate::bundle::{capabilities, load, plan::Common, process::Process, validate};
-use crate::isolate::seccomp::notify::Agent;
+use crate::isolate::{labels, seccomp::notify::Agent};
 use crate::observe;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
@@ -178,6 +178,7 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
         }
     };
     change(&mut process, options)?;
+    labels::check(&process)?;
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
     let agent = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(Agent::of);
     let outside = Outside { score: process.oom_score_adj, agent };

@@ -11,7 +11,7 @@ use super::super::channel::{self, Create, ToRuntime};
 use super::{Failure, finish, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
-use crate::isolate::{devices, hooks, mounts, paths, rootfs, sysctl, terminal};
+use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
 use crate::observe::Timeline;
 use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
@@ -92,6 +92,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
 fn session(plan: &Init) -> Result<()> {
     rustix::process::setsid().map_err(Error::sys("setsid"))?;
     if plan.new_keyring {
+        labels::label_keyring(&plan.process)?;
         sys::keyring::join_session(&format!("_ses.{}", plan.id)).map_err(Error::sys("keyctl"))?;
     }
     if plan.new_cgroup_namespace {

@@ -13,7 +13,7 @@ use super::{Failure, step};
 use crate::bundle::plan::Common;
 use crate::bundle::process::Process;
 use crate::isolate::terminal::Pty;
-use crate::isolate::{rights, seccomp, terminal};
+use crate::isolate::{labels, rights, seccomp, terminal};
 use crate::sys::{self, clone::Exec};
 use crate::{Error, Result};
 
@@ -34,6 +34,7 @@ pub(super) fn prepare(
     if let Some(pty) = pty {
         step("13 terminal", terminal::take(&pty.peer))?;
     }
+    step("13 labels", labels::apply(process))?;
     step("13 rights", scheduling(process, common))?;
     if process.uid != 0 {
         step("13 rights", terminal::own_stdio(process.uid))?;
