@@ -20,6 +20,7 @@ mod lifecycle;
 mod listing;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod paths;
 mod process;
 mod refusals;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         listing::CASES,
         mounts::CASES,
         namespaces::CASES,
+        net_devices::CASES,
         paths::CASES,
         process::CASES,
         refusals::CASES,

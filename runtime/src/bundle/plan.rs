@@ -1,5 +1,6 @@
 //! The plan of a container: everything decided, nothing done.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -225,7 +226,7 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
     let offsets = linux.time_offsets().iter().flatten().map(|(clock, offset)| {
         format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
     });
-    let devices = linux.net_devices().iter().flatten();
+    let devices: BTreeMap<_, _> = linux.net_devices().iter().flatten().collect();
     let cgroups_path =
         linux.cgroups_path().as_deref().map(|path| text(path, "linux.cgroupsPath")).transpose()?;
     Ok(Host {
@@ -240,7 +241,11 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
         resources: linux.resources().clone(),
         hooks: runtime_hooks(spec)?,
         net_devices: devices
-            .map(|(name, device)| (name.clone(), device.name().clone().unwrap_or_else(|| name.clone())))
+            .into_iter()
+            .map(|(name, device)| {
+                let new = device.name().as_ref().filter(|new| !new.is_empty());
+                (name.clone(), new.unwrap_or(name).clone())
+            })
             .collect(),
         seccomp_agent: linux.seccomp().as_ref().and_then(seccomp::notify::Agent::of),
     })

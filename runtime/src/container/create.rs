@@ -15,7 +15,7 @@ use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
 use crate::isolate::seccomp::notify::Agent;
-use crate::isolate::{hooks, labels, sources::Sources};
+use crate::isolate::{hooks, labels, net_devices, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Spawned};
@@ -137,6 +137,7 @@ impl Made {
         let spawned = self.spawned.insert(spawn::container(&plan.host, &leaf, preserve_fds, made_ahead)?);
         timeline.mark("cloned");
         let passed = Passed { listener, sources, network: network.map(Ahead::wait).transpose()? };
+        take_devices(spawned, plan, passed.network.as_ref())?;
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
         timeline.mark("plan sent");
         leaf.notes.iter().for_each(|note| log::warn(note));
@@ -345,6 +346,20 @@ fn send_plan(
         plan.init = create.plan;
     }
     sent.map_err(|_| spawn::silent_end(spawned.child.pid))
+}
+
+/// Before init hears of its plan, it is in the network namespace that it was born in or joined.
+fn take_devices(spawned: &Spawned, plan: &Plan, ahead: Option<&OwnedFd>) -> Result<()> {
+    let devices = &plan.host.net_devices;
+    match ahead {
+        _ if devices.is_empty() => Ok(()),
+        Some(namespace) => net_devices::take(devices, namespace.as_fd()),
+        None => {
+            let path = format!("/proc/{}/ns/net", number(spawned));
+            let namespace = std::fs::File::open(&path).map_err(Error::path("open", path))?;
+            net_devices::take(devices, namespace.as_fd())
+        }
+    }
 }
 
 /// Appears complete or not at all.

@@ -13,7 +13,7 @@ const SYSTEMD_CGROUPS: bool = false;
 pub(crate) const APPARMOR: bool = true;
 pub(crate) const SELINUX: bool = true;
 const INTEL_RDT: bool = false;
-const NET_DEVICES: bool = false;
+const NET_DEVICES: bool = true;
 const CHECKPOINT: bool = false;
 
 const HOOKS: &[&str] =

@@ -8,6 +8,8 @@ pub mod hooks;
 pub mod idmap;
 pub mod labels;
 pub mod mounts;
+pub mod net_devices;
+pub mod netlink;
 pub mod network;
 pub mod paths;
 pub mod rights;
