@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType as Ns,
-    LinuxResources, Mount as SpecMount, Spec,
+    Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt,
+    LinuxNamespaceType as Ns, LinuxResources, Mount as SpecMount, Spec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,7 @@ pub struct Host {
     pub time_offsets: String,
     pub cgroups_path: Option<String>,
     pub resources: Option<LinuxResources>,
+    pub intel_rdt: Option<LinuxIntelRdt>,
     pub hooks: Hooks,
     /// (name on the host, name in the container)
     pub net_devices: Vec<(String, String)>,
@@ -239,6 +240,7 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
         time_offsets: offsets.collect(),
         cgroups_path: cgroups_path.filter(|path| !path.is_empty()),
         resources: linux.resources().clone(),
+        intel_rdt: linux.intel_rdt().clone(),
         hooks: runtime_hooks(spec)?,
         net_devices: devices
             .into_iter()

@@ -15,7 +15,7 @@ use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
 use crate::isolate::seccomp::notify::Agent;
-use crate::isolate::{hooks, labels, net_devices, sources::Sources};
+use crate::isolate::{hooks, intel_rdt, labels, net_devices, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Spawned};
@@ -125,6 +125,8 @@ impl Made {
         let listener = if options.runs { None } else { Some(listen(dir)?) };
         let placement = place(options, plan)?;
         let record = self.record.insert(record(options, bundle, plan, placement));
+        let rdt = plan.host.intel_rdt.as_ref();
+        record.intel_rdt = rdt.map(|rdt| intel_rdt::plan(rdt, &options.id)).transpose()?;
         dir.write(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
@@ -136,6 +138,9 @@ impl Made {
         let preserve_fds = plan.init.process.preserve_fds;
         let spawned = self.spawned.insert(spawn::container(&plan.host, &leaf, preserve_fds, made_ahead)?);
         timeline.mark("cloned");
+        if let (Some(groups), Some(rdt)) = (&record.intel_rdt, rdt) {
+            groups.create(rdt, number(spawned))?;
+        }
         let passed = Passed { listener, sources, network: network.map(Ahead::wait).transpose()? };
         take_devices(spawned, plan, passed.network.as_ref())?;
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
@@ -283,6 +288,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         owner: owner(),
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
+        intel_rdt: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }

@@ -64,6 +64,9 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     let leaf = cgroups.open(below.as_deref())?;
     let spawned = spawn::joiner(&leaf, join.process.preserve_fds)?;
     drop(leaf);
+    if let Some(groups) = &container.record()?.intel_rdt {
+        groups.join(spawned.child.pid.as_raw_nonzero().get())?;
+    }
     let message = ToInit::Join(Box::new(join));
     channel::send(spawned.socket.as_fd(), &message, &[init.as_fd()])
         .map_err(|_| spawn::silent_end(spawned.child.pid))?;

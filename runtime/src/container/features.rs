@@ -12,7 +12,7 @@ use crate::isolate::seccomp::support;
 const SYSTEMD_CGROUPS: bool = false;
 pub(crate) const APPARMOR: bool = true;
 pub(crate) const SELINUX: bool = true;
-const INTEL_RDT: bool = false;
+const INTEL_RDT: bool = true;
 const NET_DEVICES: bool = true;
 const CHECKPOINT: bool = false;
 

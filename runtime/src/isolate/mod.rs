@@ -6,6 +6,7 @@ pub mod copy_up;
 pub mod devices;
 pub mod hooks;
 pub mod idmap;
+pub mod intel_rdt;
 pub mod labels;
 pub mod mounts;
 pub mod net_devices;
