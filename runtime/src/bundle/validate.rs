@@ -249,7 +249,7 @@ fn devices(linux: &Linux) -> Result<()> {
 
 fn net_devices(linux: &Linux) -> Result<()> {
     for (name, device) in linux.net_devices().iter().flatten() {
-        let new = device.name().as_deref().unwrap_or(name);
+        let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
         for name in [name.as_str(), new] {
             let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
             if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {

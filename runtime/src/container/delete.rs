@@ -9,6 +9,7 @@ use super::{Container, Status};
 use crate::bundle::load;
 use crate::bundle::plan;
 use crate::isolate::hooks;
+use crate::isolate::intel_rdt::Groups;
 use crate::{Error, Result};
 
 /// How long a killed process may take to go.
@@ -59,6 +60,7 @@ fn kill(container: &Container) -> Result<()> {
 pub fn destroy(container: &Container) -> Result<()> {
     if let Some(record) = &container.record {
         record.cgroups.destroy()?;
+        record.intel_rdt.as_ref().map_or(Ok(()), Groups::destroy)?;
     }
     let poststop = poststop(container);
     container.dir.remove()?;

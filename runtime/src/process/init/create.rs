@@ -11,7 +11,7 @@ use super::super::channel::{self, Create, ToRuntime};
 use super::{Failure, finish, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
-use crate::isolate::{devices, hooks, mounts, paths, rootfs, sysctl, terminal};
+use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
 use crate::observe::Timeline;
 use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
@@ -74,11 +74,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     drop((tree, done));
     timeline.mark("paths");
-    let program = finish::prepare(&plan.process, plan.personality, plan.seccomp.as_ref(), pty.as_ref())?;
-    if let Some((mode, nodes)) = &plan.memory_policy {
-        let call = Error::sys("set_mempolicy (linux.memoryPolicy)");
-        step("13 rights", sys::process::set_memory_policy(*mode, nodes).map_err(call))?;
-    }
+    let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
     drop(pty);
     timeline.mark("rights");
     // `run` has sent its Go with the plan: it only wants to know of failures.
@@ -90,12 +86,13 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
         pid = pid.max(wait_for_start(&listener, report)?);
     }
     step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
-    finish::execute(&plan.process, plan.seccomp.as_ref(), program)
+    finish::execute(&plan.process, &plan.common, program, report)
 }
 
 fn session(plan: &Init) -> Result<()> {
     rustix::process::setsid().map_err(Error::sys("setsid"))?;
     if plan.new_keyring {
+        labels::label_keyring(&plan.process)?;
         sys::keyring::join_session(&format!("_ses.{}", plan.id)).map_err(Error::sys("keyctl"))?;
     }
     if plan.new_cgroup_namespace {
