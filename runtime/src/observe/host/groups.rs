@@ -11,7 +11,8 @@ const WANTED: [&str; 3] = ["cpu", "memory", "pids"];
 
 pub(super) fn check() -> Vec<Check> {
     let planned = Host::detect().and_then(|host| {
-        let id = format!("hearth-doctor-{}", std::process::id());
+        // Two at once may have one pid, each in a namespace of its own.
+        let id = format!("hearth-doctor-{}-{}", std::process::id(), crate::observe::now());
         Ok((host.mode(), Placement::plan(&host, None, &id, Joins::All, None)?))
     });
     match planned {
