@@ -213,7 +213,7 @@ impl Dir {
         use std::io::Read;
         const LIMIT: u64 = 64 << 20;
         let file = rustix::fs::openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(16 << 10);
         fs::File::from(file).take(LIMIT).read_to_end(&mut text)?;
         Ok(text)
     }

@@ -20,7 +20,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     let mut timeline = Timeline::new(create.timeline);
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
-    let root = create.has_root.then(|| fds.next()).flatten();
+    let root = create.has_root.then(|| Some((fds.next()?, fds.next()?))).flatten();
     let netns = create.has_network.then(|| fds.next()).flatten();
     let binds: Vec<OwnedFd> = fds.collect();
     let plan = &create.plan;
@@ -31,7 +31,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     step("3 network", network(plan, netns))?;
     timeline.mark("namespaces");
     let tree = match root {
-        Some(root) => Some(step("4 root", rootfs::attach(root))?),
+        Some((root, executable)) => Some(step("4 root", rootfs::attach(root, &executable))?),
         None => None,
     };
     timeline.mark("root attached");
