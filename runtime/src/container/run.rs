@@ -25,7 +25,7 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     let state = create::hook_state(&created.plan.init, "running", number);
     start::run_poststart(&created.container, &created.plan.host.hooks.poststart, &state)?;
     undo.disarm();
-    let Created { container, spawned, terminal, relay, mut timeline, .. } = created;
+    let Created { mut container, spawned, terminal, relay, mut timeline, .. } = created;
     let pidfd = &spawned.child.pidfd;
     let Some(signals) = signals else {
         relay.map_or(Ok(()), |relay| relay.wait_until_ready(number, pidfd))?;
@@ -40,7 +40,8 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     let status = signals.wait(pid, pidfd, terminal)?;
     timeline.mark("program ended");
     if !keep {
-        container.dir.lock()?;
+        // An `update` may have changed the record meanwhile.
+        container.lock()?;
         delete::destroy(&container)?;
     }
     timeline.mark("cleaned up");
