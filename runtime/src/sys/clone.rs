@@ -91,7 +91,7 @@ pub fn spawn<F: FnOnce() -> u8>(request: Request<'_>, body: F) -> io::Result<Chi
 }
 
 /// What clone3 returned, with CLONE_PIDFD.
-fn child_of(pid: isize, pidfd: RawFd) -> io::Result<Child> {
+fn child_of(pid: i64, pidfd: RawFd) -> io::Result<Child> {
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-pid).unwrap_or(libc::EINVAL)));
     }
@@ -190,8 +190,8 @@ unsafe fn clone3(
     size: usize,
     entry: extern "C" fn(*mut c_void) -> !,
     data: *mut c_void,
-) -> isize {
-    let ret: isize;
+) -> i64 {
+    let ret: i64;
     // SAFETY: only the child leaves the parent's flow, and never comes back: `entry` does not return. The parent
     // sees an ordinary system call that clobbers rcx and r11.
     unsafe {
@@ -205,7 +205,7 @@ unsafe fn clone3(
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => ret,
+            inlateout("rax") libc::SYS_clone3 => ret,
             in("rdi") args,
             in("rsi") size,
             in("r12") data,
@@ -227,8 +227,8 @@ unsafe fn clone3(
     size: usize,
     entry: extern "C" fn(*mut c_void) -> !,
     data: *mut c_void,
-) -> isize {
-    let ret: isize;
+) -> i64 {
+    let ret: i64;
     // SAFETY: as on x86_64.
     unsafe {
         std::arch::asm!(
@@ -239,7 +239,7 @@ unsafe fn clone3(
             "blr x21",
             "brk #1",
             "2:",
-            inlateout("x0") args => ret,
+            inlateout("x0") args as i64 => ret,
             in("x1") size,
             in("x8") libc::SYS_clone3,
             in("x20") data,
