@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, connect, send, sendmsg, socket_with,
+    SocketType, connect, sendmsg, socket_with,
 };
 
 use crate::{Error, Result};
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the container process state as JSON, its listener's descriptor (`seccompFd`) riding on the first bytes.
-pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
+pub fn send(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
     const CONNECT: &str = "failed to connect with seccomp agent specified in the seccomp profile:";
     const SEND: &str = "cannot send seccomp fd to";
     let address = SocketAddrUnix::new(listener_path).map_err(Error::path(CONNECT, listener_path))?;
@@ -33,7 +33,7 @@ pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json:
     let mut sent = sendmsg(&socket, &[IoSlice::new(state_json)], &mut ancillary, SendFlags::NOSIGNAL)
         .map_err(Error::path(SEND, listener_path))?;
     while sent < state_json.len() {
-        sent += send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
+        sent += rustix::net::send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
             .map_err(Error::path(SEND, listener_path))?;
     }
     Ok(())
