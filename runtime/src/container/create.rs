@@ -127,7 +127,7 @@ impl Made {
         let record = self.record.insert(record(options, bundle, plan, placement));
         let rdt = plan.host.intel_rdt.as_ref();
         record.intel_rdt = rdt.map(|rdt| intel_rdt::plan(rdt, &options.id)).transpose()?;
-        dir.write(record)?;
+        dir.write_first(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
         let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
