@@ -15,6 +15,7 @@ mod exec;
 mod features;
 mod harness;
 mod hooks;
+mod idmap;
 mod labels;
 mod lifecycle;
 mod listing;
@@ -25,6 +26,7 @@ mod paths;
 mod process;
 mod refusals;
 mod run;
+mod scheduling;
 mod seccomp;
 mod seccomp_agent;
 mod states;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         features::CASES,
         harness::CASES,
         hooks::CASES,
+        idmap::CASES,
         labels::CASES,
         lifecycle::CASES,
         listing::CASES,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         process::CASES,
         refusals::CASES,
         run::CASES,
+        scheduling::CASES,
         seccomp::CASES,
         seccomp_agent::CASES,
         states::CASES,

@@ -192,7 +192,17 @@ fn place(options: &Options, plan: &Plan) -> Result<Placement> {
 
 fn go(spawned: &Spawned) -> Result<()> {
     let message = ToInit::Go { pid: number(spawned), ignored: observe::process::ignored_signals()? };
-    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| spawn::silent_end(spawned.child.pid))
+    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
+}
+
+/// Why init is not there any more to listen.
+fn last_words(spawned: &Spawned) -> Error {
+    while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
+        if let ToRuntime::Failed { step, message } = message {
+            return Error::Init { step, message };
+        }
+    }
+    spawn::silent_end(spawned.child.pid)
 }
 
 /// Answers init until it is ready, for `create`, or until it has become the program, for `run`: then the stream
@@ -351,7 +361,7 @@ fn send_plan(
     if let ToInit::Create(create) = message {
         plan.init = create.plan;
     }
-    sent.map_err(|_| spawn::silent_end(spawned.child.pid))
+    sent.map_err(|_| last_words(spawned))
 }
 
 /// Before init hears of its plan, it is in the network namespace that it was born in or joined.

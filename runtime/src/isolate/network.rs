@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, unshare};
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::bundle::plan::Host;
@@ -18,9 +19,10 @@ pub const FLAG: u64 = 0x4000_0000;
 pub struct Ahead(JoinHandle<io::Result<OwnedFd>>);
 
 impl Ahead {
-    /// None where there is none to make, or where the user namespace that is to own it does not exist yet.
+    /// None where there is none to make, or where it is to be owned by another user namespace than ours.
     pub fn start(host: &Host) -> Option<Self> {
-        let wanted = host.new_namespaces & (FLAG | libc::CLONE_NEWUSER as u64) == FLAG;
+        let joins_user = host.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::User);
+        let wanted = host.new_namespaces & (FLAG | libc::CLONE_NEWUSER as u64) == FLAG && !joins_user;
         let thread = || std::thread::Builder::new().stack_size(64 << 10).spawn(make).ok();
         // Without a thread, clone3 makes it in its turn.
         wanted.then(thread).flatten().map(Self)
