@@ -17,6 +17,7 @@ mod harness;
 mod hooks;
 mod idmap;
 mod labels;
+mod landlock;
 mod lifecycle;
 mod listing;
 mod mounts;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         hooks::CASES,
         idmap::CASES,
         labels::CASES,
+        landlock::CASES,
         lifecycle::CASES,
         listing::CASES,
         mounts::CASES,

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::landlock;
 use super::load::Bundle;
 use super::mount_options::{self, Options};
 use super::process::{Process, cpu_list, text};
@@ -118,11 +119,16 @@ pub struct Common {
     pub personality: Option<u64>,
     /// (mode and flags, nodes) of set_mempolicy(2)
     pub memory_policy: Option<(i32, Vec<u64>)>,
+    pub landlock: Option<landlock::Policy>,
 }
 
 impl Common {
-    pub fn from_spec(linux: &Linux) -> Result<Self> {
+    pub fn from_spec(spec: &Spec) -> Result<Self> {
+        let annotations = spec.annotations().iter().flatten();
+        let landlock = landlock::Policy::from_annotations(annotations)?;
+        let Some(linux) = spec.linux() else { return Ok(Self { landlock, ..Self::default() }) };
         Ok(Self {
+            landlock,
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
             personality: linux.personality().as_ref().map(personality),
             memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
@@ -186,7 +192,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts.push(self::mount(index, mount, &bundle.dir, root_propagation, &mut host)?);
     }
-    let common = Common::from_spec(&linux)?;
+    let common = Common::from_spec(spec)?;
     let listed = |kind| validate::namespace(&linux, kind);
     let strings = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let has_runtime_hooks = !(host.hooks.prestart.is_empty() && host.hooks.create_runtime.is_empty());
