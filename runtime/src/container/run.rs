@@ -1,6 +1,7 @@
 //! `run`: create, start, wait, delete; and how a command waits for the process that it stands for.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -31,14 +32,14 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
         relay.map_or(Ok(()), |relay| relay.wait_until_ready(number, pidfd))?;
         return Ok(0);
     };
-    if let Some(relay) = relay {
-        pass_readiness_on(relay, number, pidfd)?;
-    }
+    let relay = relay.map(|relay| pass_readiness_on(relay, number, pidfd)).transpose()?;
     // Other commands may change it from here on.
     container.dir.unlock()?;
     timeline.mark("program executed");
     let status = signals.wait(pid, pidfd, terminal)?;
     timeline.mark("program ended");
+    // What the program said last is passed on before its caller is told that it ended.
+    let _ = relay.map(JoinHandle::join);
     if !keep {
         container.lock()?;
         delete::destroy(&container)?;
@@ -74,10 +75,9 @@ impl Drop for Undo<'_> {
 }
 
 /// The command waits for the program's end; its readiness is a second thing to wait for.
-fn pass_readiness_on(relay: notify::Relay, pid: i32, ended: &OwnedFd) -> Result<()> {
+fn pass_readiness_on(relay: notify::Relay, pid: i32, ended: &OwnedFd) -> Result<JoinHandle<Result<()>>> {
     let ended = ended.try_clone().map_err(Error::sys("dup"))?;
-    std::thread::spawn(move || relay.wait_until_ready(pid, &ended));
-    Ok(())
+    Ok(std::thread::spawn(move || relay.wait_until_ready(pid, &ended)))
 }
 
 fn tell(mut timeline: Timeline) {
