@@ -299,6 +299,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
         intel_rdt: None,
+        end: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }

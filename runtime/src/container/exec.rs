@@ -73,7 +73,7 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     drop(init);
     let (joined, terminal) = converse(&spawned, container, options, &outside)?;
     match signals {
-        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal),
+        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal).map(super::run::code),
         None => Ok(0),
     }
 }
