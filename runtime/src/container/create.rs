@@ -197,7 +197,7 @@ fn go(spawned: &Spawned) -> Result<()> {
     channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
 }
 
-/// Why init no longer listens.
+/// Why init is not there any more to listen.
 fn last_words(spawned: &Spawned) -> Error {
     while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
         if let ToRuntime::Failed { step, message } = message {
@@ -301,6 +301,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
         intel_rdt: None,
+        end: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }

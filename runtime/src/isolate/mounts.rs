@@ -14,6 +14,7 @@ use rustix::mount::{
 
 use super::tree::{Tree, is_directory};
 use super::{cgroup_view, copy_up};
+use crate::bundle::mount_options::Options;
 use crate::bundle::plan::{Mount, Source};
 use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
@@ -58,11 +59,14 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             (&*new.insert(made), target)
         }
         Source::New(kind, source) => {
+            // Asked only of what looks at it: most destinations are there, or their mode is given.
+            let looks = kind == "tmpfs" && (options.tmpcopyup || !has_mode(options));
+            let covers = looks && context.tree.find(destination).is_ok();
             let target = match below_fresh(context, destination) {
                 Some(target) => target,
                 None => mount_point(context.tree, kind, destination)?,
             };
-            let made = filesystem(context, kind, source, mount, target.as_fd())?;
+            let made = filesystem(context, kind, source, mount, covers.then(|| target.as_fd()))?;
             (&*new.insert(made), target)
         }
     };
@@ -127,19 +131,24 @@ fn mount_point(tree: &Tree, kind: &str, destination: &Path) -> Result<OwnedFd> {
     }
 }
 
+fn has_mode(options: &Options) -> bool {
+    options.data.iter().any(|(key, _)| key == "mode")
+}
+
+/// `covered`: the directory that a tmpfs takes over from, if it was there before.
 fn filesystem(
     context: &Context<'_>,
     kind: &str,
     source: &str,
     mount: &Mount,
-    target: BorrowedFd<'_>,
+    covered: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
     let options = &mount.options;
     let mut data = options.data.clone();
-    if kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
-        // A tmpfs takes over the permissions of the directory that it covers, as in runc.
-        let mode =
-            rustix::fs::fstat(target).map_err(Error::path("stat", &mount.destination))?.st_mode & 0o7777;
+    if let Some(covered) = covered.filter(|_| !has_mode(options)) {
+        // The permissions too, as in runc.
+        let stat = rustix::fs::fstat(covered).map_err(Error::path("stat", &mount.destination))?;
+        let mode = stat.st_mode & 0o7777;
         data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     if let Some(label) = context.label
@@ -153,11 +162,11 @@ fn filesystem(
     if options.set & sys::RDONLY != 0 && !virtual_fs {
         superblock.push("ro");
     }
-    if !options.tmpcopyup {
+    let Some(covered) = covered.filter(|_| options.tmpcopyup) else {
         return new_filesystem(kind, source, &data, &superblock, options.set, context.done);
-    }
+    };
     let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY, context.done)?;
-    copy_up::copy(target, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
+    copy_up::copy(covered, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
     change(made.as_fd(), options.attr(), false)
         .map_err(Error::path("set attributes of", &mount.destination))?;
     Ok(made)
