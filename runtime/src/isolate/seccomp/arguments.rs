@@ -94,22 +94,15 @@ pub(super) fn order(rules: &[Rule], arch: Arch) -> Result<Vec<&Rule>, Contradict
     let places = tree.places();
     paths.iter_mut().flat_map(|(path, _)| path).for_each(|node| *node = places[*node]);
     paths.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut ordered: Vec<&Rule> = Vec::with_capacity(paths.len());
-    for (_, rule) in paths {
-        // What starts with all conditions of a rule stands right behind it; another answer would be lost in silence.
-        match ordered.last().filter(|last| rule.conditions.starts_with(&last.conditions)) {
-            Some(last) if last.answer != rule.answer => {
-                return Err(Contradiction { earlier: rule.place, later: last.place });
-            }
-            Some(_) => {}
-            None => ordered.push(rule),
-        }
+    let ordered: Vec<_> = paths.into_iter().map(|(_, rule)| rule).collect();
+    // What starts with all conditions of a later rule stands right behind it, and would be lost in silence.
+    match ordered.windows(2).find(|pair| pair[1].conditions.starts_with(&pair[0].conditions)) {
+        Some(pair) => Err(Contradiction { earlier: pair[1].place, later: pair[0].place }),
+        None => Ok(ordered),
     }
-    Ok(ordered)
 }
 
-/// Leaves out what an earlier rule covers, and what a later one with the same answer does; of the latter, not what
-/// the later one continues, as that keeps its place.
+/// Leaves out the rules that an earlier one covers, and those that a later one with the same answer does.
 fn needed(rules: &[Rule]) -> Result<Vec<&Rule>, Contradiction> {
     let mut needed: Vec<&Rule> = Vec::with_capacity(rules.len());
     for rule in rules {
@@ -120,10 +113,7 @@ fn needed(rules: &[Rule]) -> Result<Vec<&Rule>, Contradiction> {
             }
             Some(_) => {}
             None => {
-                let kept = |earlier: &Rule| earlier.conditions.starts_with(&rule.conditions);
-                needed.retain(|earlier| {
-                    rule.answer != earlier.answer || kept(earlier) || !rule.covers(earlier)
-                });
+                needed.retain(|earlier| rule.answer != earlier.answer || !rule.covers(earlier));
                 needed.push(rule);
             }
         }
