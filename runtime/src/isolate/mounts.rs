@@ -55,8 +55,10 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             (&*new.insert(made), target)
         }
         Source::New(kind, source) => {
-            let target = mount_point(context.tree, kind, destination)?;
-            let made = filesystem(context, kind, source, mount, target.as_fd())?;
+            let covered = if kind == "tmpfs" { context.tree.find(destination).ok() } else { None };
+            let covers = covered.is_some();
+            let target = covered.map_or_else(|| mount_point(context.tree, kind, destination), Ok)?;
+            let made = filesystem(context, kind, source, mount, target.as_fd(), covers)?;
             (&*new.insert(made), target)
         }
     };
@@ -108,11 +110,13 @@ fn filesystem(
     source: &str,
     mount: &Mount,
     target: BorrowedFd<'_>,
+    covers: bool,
 ) -> Result<OwnedFd> {
     let options = &mount.options;
     let mut data = options.data.clone();
-    if kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
-        // A tmpfs takes over the permissions of the directory that it covers, as in runc.
+    if covers && !data.iter().any(|(key, _)| key == "mode") {
+        // A tmpfs takes over the permissions of the directory that it covers, as in runc; where none was there
+        // before, it is for everyone, as the kernel makes it.
         let mode =
             rustix::fs::fstat(target).map_err(Error::path("stat", &mount.destination))?.st_mode & 0o7777;
         data.push(("mode".into(), Some(format!("{mode:o}"))));
