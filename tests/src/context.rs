@@ -123,7 +123,11 @@ impl Ctx {
 
     /// Any other program.
     pub fn host(&self, program: &str, args: &[&str]) -> Out {
-        Invocation::new(self, program.as_ref(), args).run()
+        self.host_command(program, args).run()
+    }
+
+    pub fn host_command<S: AsRef<std::ffi::OsStr>>(&self, program: &str, args: &[S]) -> Invocation<'_> {
+        Invocation::new(self, program.as_ref(), args)
     }
 
     pub fn is_hearth(&self) -> bool {

@@ -15,15 +15,18 @@ mod exec;
 mod features;
 mod harness;
 mod hooks;
+mod labels;
 mod lifecycle;
 mod listing;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod paths;
 mod process;
 mod refusals;
 mod run;
 mod seccomp;
+mod seccomp_agent;
 mod states;
 mod sysctl;
 mod updates;
@@ -44,15 +47,18 @@ fn main() -> ExitCode {
         features::CASES,
         harness::CASES,
         hooks::CASES,
+        labels::CASES,
         lifecycle::CASES,
         listing::CASES,
         mounts::CASES,
         namespaces::CASES,
+        net_devices::CASES,
         paths::CASES,
         process::CASES,
         refusals::CASES,
         run::CASES,
         seccomp::CASES,
+        seccomp_agent::CASES,
         states::CASES,
         sysctl::CASES,
         updates::CASES,

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Process, Spec};
+use hearth_rootfs::json;
+use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::locate;
+use super::spec::{Process, Spec};
 use crate::{Error, Result};
 
 /// No real config comes near it; Docker's, with its seccomp profile, has 20 KiB.
@@ -78,7 +80,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
         serde_json::from_slice(text).map_err(|source| Error::Json { what: what.into(), source })?;
     let mut warnings = Vec::new();
     normalise(&mut value, &mut warnings);
-    serde_json::from_value(value).map(|value| (value, warnings)).map_err(|_| {
+    json::from_value(&value).map(|value| (value, warnings)).map_err(|_| {
         // The first error is the one that knows where.
         let field = locate::path(text, first.line(), first.column());
         Error::Json { what: format!("{what}: {field}"), source: first }
@@ -87,7 +89,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
 
 /// Drops unknown capabilities (runc warns), null where oci-spec wants a list, and limits of nothing.
 fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
-    drop_nulls(value);
+    json::drop_nulls(value);
     let process = if value.get("process").is_some() { &mut value["process"] } else { value };
     if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
         for names in sets.values_mut().filter_map(Value::as_array_mut) {
@@ -98,23 +100,12 @@ fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
 
 fn known_capability(name: &Value, warnings: &mut Vec<String>) -> bool {
     let Some(text) = name.as_str() else { return true };
-    let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+    let known = json::from_value::<Capability>(name).is_ok();
     let warning = format!("ignoring unknown capability {text}");
     if !known && !warnings.contains(&warning) {
         warnings.push(warning);
     }
     known
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! The plan of a container: everything decided, nothing done.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType as Ns,
-    LinuxResources, Mount as SpecMount, Spec,
+    Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt,
+    LinuxNamespaceType as Ns, LinuxResources, Mount as SpecMount,
 };
 use serde::{Deserialize, Serialize};
 
 use super::load::Bundle;
 use super::mount_options::{self, Options};
 use super::process::{Process, text};
+use super::spec::Spec;
 use super::validate;
 use crate::isolate::seccomp;
 use crate::{Error, Result};
@@ -45,11 +47,12 @@ pub struct Host {
     pub time_offsets: String,
     pub cgroups_path: Option<String>,
     pub resources: Option<LinuxResources>,
+    pub intel_rdt: Option<LinuxIntelRdt>,
     pub hooks: Hooks,
     /// (name on the host, name in the container)
     pub net_devices: Vec<(String, String)>,
-    /// Where the listener of a seccomp filter with `notify` goes, and what goes with it.
-    pub seccomp_listener: Option<(PathBuf, String)>,
+    /// Where the listener of a seccomp filter with `notify` goes.
+    pub seccomp_agent: Option<seccomp::notify::Agent>,
 }
 
 /// (in the container, on the host, size)
@@ -96,11 +99,27 @@ pub struct Init {
     /// Whether the runtime has hooks to run once the namespaces are there.
     pub runtime_hooks: bool,
     pub process: Process,
+    pub common: Common,
+    pub mount_label: Option<String>,
+}
+
+/// What every process of a container gets, the first one and those that join.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
     pub seccomp: Option<seccomp::Program>,
     pub personality: Option<u64>,
     /// (mode and flags, nodes) of set_mempolicy(2)
     pub memory_policy: Option<(i32, Vec<u64>)>,
-    pub mount_label: Option<String>,
+}
+
+impl Common {
+    pub fn from_spec(linux: &Linux) -> Result<Self> {
+        Ok(Self {
+            seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
+            personality: linux.personality().as_ref().map(personality),
+            memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +178,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts.push(self::mount(index, mount, &bundle.dir, root_propagation, &mut host)?);
     }
-    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let common = Common::from_spec(&linux)?;
     let listed = |kind| validate::namespace(&linux, kind);
     let strings = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let has_runtime_hooks = !(host.hooks.prestart.is_empty() && host.hooks.create_runtime.is_empty());
@@ -191,9 +210,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
         start_container: hook_list(spec.hooks().as_ref().map(oci_spec::runtime::Hooks::start_container))?,
         runtime_hooks: has_runtime_hooks,
         process,
-        seccomp: filter,
-        personality: linux.personality().as_ref().map(personality),
-        memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
+        common,
         mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
     };
     Ok(Plan { host, init })
@@ -211,7 +228,7 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
     let offsets = linux.time_offsets().iter().flatten().map(|(clock, offset)| {
         format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
     });
-    let devices = linux.net_devices().iter().flatten();
+    let devices: BTreeMap<_, _> = linux.net_devices().iter().flatten().collect();
     let cgroups_path =
         linux.cgroups_path().as_deref().map(|path| text(path, "linux.cgroupsPath")).transpose()?;
     Ok(Host {
@@ -224,14 +241,16 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
         time_offsets: offsets.collect(),
         cgroups_path: cgroups_path.filter(|path| !path.is_empty()),
         resources: linux.resources().clone(),
+        intel_rdt: linux.intel_rdt().clone(),
         hooks: runtime_hooks(spec)?,
         net_devices: devices
-            .map(|(name, device)| (name.clone(), device.name().clone().unwrap_or_else(|| name.clone())))
+            .into_iter()
+            .map(|(name, device)| {
+                let new = device.name().as_ref().filter(|new| !new.is_empty());
+                (name.clone(), new.unwrap_or(name).clone())
+            })
             .collect(),
-        seccomp_listener: linux.seccomp().as_ref().and_then(|profile| {
-            let path = profile.listener_path().clone()?;
-            Some((path, profile.listener_metadata().clone().unwrap_or_default()))
-        }),
+        seccomp_agent: linux.seccomp().as_ref().and_then(seccomp::notify::Agent::of),
     })
 }
 
@@ -369,7 +388,7 @@ fn device(spec: &LinuxDevice) -> Result<Device> {
     })
 }
 
-pub fn personality(spec: &oci_spec::runtime::LinuxPersonality) -> u64 {
+fn personality(spec: &oci_spec::runtime::LinuxPersonality) -> u64 {
     match spec.domain() {
         oci_spec::runtime::LinuxPersonalityDomain::PerLinux => 0,
         oci_spec::runtime::LinuxPersonalityDomain::PerLinux32 => 8,

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType as Ns, Process, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType as Ns};
 
 use super::mount_options;
+use super::spec::{Process, Spec};
 use crate::{Error, Result};
 
 /// The longest container id that is accepted.
@@ -248,7 +249,7 @@ fn devices(linux: &Linux) -> Result<()> {
 
 fn net_devices(linux: &Linux) -> Result<()> {
     for (name, device) in linux.net_devices().iter().flatten() {
-        let new = device.name().as_deref().unwrap_or(name);
+        let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
         for name in [name.as_str(), new] {
             let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
             if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {
@@ -310,7 +311,7 @@ pub fn process(process: &Process) -> Result<()> {
     if let Some(bad) = strings.find(|text| text.contains('\0')) {
         return Err(Error::invalid("process.args and process.env", format!("{bad:?}"), "no NUL byte"));
     }
-    if let Some(score) = process.oom_score_adj()
+    if let Some(score) = *process.oom_score_adj()
         && !(-1000..=1000).contains(&score)
     {
         return Err(Error::invalid("process.oomScoreAdj", score.to_string(), "-1000 to 1000"));

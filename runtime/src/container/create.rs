@@ -14,7 +14,8 @@ use crate::bundle::process::text;
 use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
-use crate::isolate::{hooks, sources::Sources};
+use crate::isolate::seccomp::notify::Agent;
+use crate::isolate::{hooks, intel_rdt, labels, net_devices, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Spawned};
@@ -59,6 +60,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     console::check(&plan, options)?;
+    labels::check(&plan.init.process)?;
     plan.init.no_pivot = options.no_pivot;
     plan.init.new_keyring = !options.no_new_keyring;
     timeline.mark("config read");
@@ -123,23 +125,31 @@ impl Made {
         let listener = if options.runs { None } else { Some(listen(dir)?) };
         let placement = place(options, plan)?;
         let record = self.record.insert(record(options, bundle, plan, placement));
+        let rdt = plan.host.intel_rdt.as_ref();
+        record.intel_rdt = rdt.map(|rdt| intel_rdt::plan(rdt, &options.id)).transpose()?;
         dir.write(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
         let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
         let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
-        let leaf = record.cgroups.create(resources, &rules)?;
+        let mut leaf = record.cgroups.create(resources)?;
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
         let preserve_fds = plan.init.process.preserve_fds;
         let spawned = self.spawned.insert(spawn::container(&plan.host, &leaf, preserve_fds, made_ahead)?);
         timeline.mark("cloned");
-        let passed = Passed { listener, sources, network: network.map(Ahead::wait).transpose()? };
+        if let (Some(groups), Some(rdt)) = (&record.intel_rdt, rdt) {
+            groups.create(rdt, number(spawned))?;
+        }
+        let executable = spawned.executable.take();
+        let passed = Passed { executable, listener, sources, network: network.map(Ahead::wait).transpose()? };
+        take_devices(spawned, plan, passed.network.as_ref())?;
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
         timeline.mark("plan sent");
+        // Init is at work meanwhile.
+        record.cgroups.restrict(&mut leaf, &rules)?;
         leaf.notes.iter().for_each(|note| log::warn(note));
         drop((leaf, passed));
-        // Init is at work meanwhile.
         dir.write_config(&bundle.text)?;
         if let Some(score) = plan.init.process.oom_score_adj {
             set_oom_score(number(spawned), score)?;
@@ -184,7 +194,17 @@ fn place(options: &Options, plan: &Plan) -> Result<Placement> {
 
 fn go(spawned: &Spawned) -> Result<()> {
     let message = ToInit::Go { pid: number(spawned), ignored: observe::process::ignored_signals()? };
-    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| spawn::silent_end(spawned.child.pid))
+    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
+}
+
+/// Why init no longer listens.
+fn last_words(spawned: &Spawned) -> Error {
+    while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
+        if let ToRuntime::Failed { step, message } = message {
+            return Error::Init { step, message };
+        }
+    }
+    spawn::silent_end(spawned.child.pid)
 }
 
 /// Answers init until it is ready, for `create`, or until it has become the program, for `run`: then the stream
@@ -213,6 +233,10 @@ fn converse(
                 let master = fds.into_iter().next().ok_or(Error::InitGone)?;
                 terminal = console::deliver(master, options.console_socket.as_deref())?;
             }
+            Some((ToRuntime::Listener, fds)) => {
+                let state = hook_state(&plan.init, "creating", number(spawned));
+                deliver_listener(plan.host.seccomp_agent.as_ref(), fds, number(spawned), &state)?;
+            }
             Some((ToRuntime::Ready { steps }, _)) => {
                 timeline.add(steps);
                 if !options.runs {
@@ -225,6 +249,17 @@ fn converse(
             None => return Err(spawn::silent_end(spawned.child.pid)),
         }
     }
+}
+
+/// Passes the listener of a process's seccomp filter on to the agent.
+pub(super) fn deliver_listener(
+    agent: Option<&Agent>,
+    fds: Vec<OwnedFd>,
+    pid: i32,
+    state: &hooks::State<'_>,
+) -> Result<()> {
+    let (Some(agent), Some(listener)) = (agent, fds.first()) else { return Err(Error::InitGone) };
+    agent.send(listener.as_fd(), pid, state)
 }
 
 pub(super) fn hook_state<'a>(init: &'a plan::Init, status: &'a str, pid: i32) -> hooks::State<'a> {
@@ -265,6 +300,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         owner: owner(),
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
+        intel_rdt: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }
@@ -294,6 +330,7 @@ fn listen(dir: &Dir) -> Result<OwnedFd> {
 
 /// The descriptors that go with a plan.
 struct Passed {
+    executable: Option<OwnedFd>,
     listener: Option<OwnedFd>,
     sources: Sources,
     network: Option<OwnedFd>,
@@ -306,9 +343,10 @@ fn send_plan(
     passed: &Passed,
     timeline: bool,
 ) -> Result<()> {
-    let Passed { listener, sources: Sources { root, binds }, network } = passed;
+    let Passed { executable, listener, sources: Sources { root, binds }, network } = passed;
+    let executable = executable.iter().filter(|_| root.is_some());
     let fds: Vec<BorrowedFd<'_>> =
-        listener.iter().chain(root).chain(network).chain(binds).map(AsFd::as_fd).collect();
+        listener.iter().chain(root).chain(executable).chain(network).chain(binds).map(AsFd::as_fd).collect();
     let chroot = match root {
         None => Some(text(&plan.host.rootfs, "root.path")?),
         Some(_) => None,
@@ -327,7 +365,21 @@ fn send_plan(
     if let ToInit::Create(create) = message {
         plan.init = create.plan;
     }
-    sent.map_err(|_| spawn::silent_end(spawned.child.pid))
+    sent.map_err(|_| last_words(spawned))
+}
+
+/// Before init hears of its plan, it is in the network namespace that it was born in or joined.
+fn take_devices(spawned: &Spawned, plan: &Plan, ahead: Option<&OwnedFd>) -> Result<()> {
+    let devices = &plan.host.net_devices;
+    match ahead {
+        _ if devices.is_empty() => Ok(()),
+        Some(namespace) => net_devices::take(devices, namespace.as_fd()),
+        None => {
+            let path = format!("/proc/{}/ns/net", number(spawned));
+            let namespace = std::fs::File::open(&path).map_err(Error::path("open", path))?;
+            net_devices::take(devices, namespace.as_fd())
+        }
+    }
 }
 
 /// Appears complete or not at all.

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::run::Signals;
-use super::{Container, Status, console, create, notify};
-use crate::bundle::{capabilities, load, process::Process, validate};
-use crate::isolate::seccomp;
+use super::{Container, Status, console, create, notify, start};
+use crate::bundle::{capabilities, load, plan::Common, process::Process, validate};
+use crate::isolate::{labels, seccomp::notify::Agent};
 use crate::observe;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
@@ -51,7 +51,7 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
         Status::Stopped => return Err(container.refuse(STOPPED)),
     }
     let init = container.process().ok_or_else(|| container.refuse(STOPPED))?;
-    let (join, score) = plan(container, options)?;
+    let (join, outside) = plan(container, options)?;
     let terminal = join.process.terminal.is_some();
     console::requirements(terminal, !options.detach, options.console_socket.as_deref())?;
     let signals = if options.detach { None } else { Some(Signals::block()?) };
@@ -64,11 +64,14 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     let leaf = cgroups.open(below.as_deref())?;
     let spawned = spawn::joiner(&leaf, join.process.preserve_fds)?;
     drop(leaf);
+    if let Some(groups) = &container.record()?.intel_rdt {
+        groups.join(spawned.child.pid.as_raw_nonzero().get())?;
+    }
     let message = ToInit::Join(Box::new(join));
     channel::send(spawned.socket.as_fd(), &message, &[init.as_fd()])
         .map_err(|_| spawn::silent_end(spawned.child.pid))?;
     drop(init);
-    let (joined, terminal) = converse(&spawned, options, score)?;
+    let (joined, terminal) = converse(&spawned, container, options, &outside)?;
     match signals {
         Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal),
         None => Ok(0),
@@ -79,13 +82,20 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
 /// executed, or when nobody is left to execute it.
 fn converse(
     spawned: &spawn::Spawned,
+    container: &Container,
     options: &Options,
-    score: Option<i32>,
+    outside: &Outside,
 ) -> Result<(Child, Option<OwnedFd>)> {
     let mut terminal = None;
     let mut joined = None;
     let mut failure = None;
+    let mut listener = None;
     let ended = loop {
+        if let (Some(child), Some(fds)) = (&joined, listener.take_if(|_| joined.is_some()))
+            && let Err(error) = deliver_listener(container, outside, fds, child)
+        {
+            break Err(error);
+        }
         match channel::receive::<ToRuntime>(spawned.socket.as_fd())
             .map_err(Error::sys("receive from init"))?
         {
@@ -96,8 +106,9 @@ fn converse(
             Some((ToRuntime::Joined { pid }, fds)) => {
                 let pidfd = fds.into_iter().next().ok_or(Error::InitGone)?;
                 let child = joined.insert(Child { pid: Pid::from_raw(pid).ok_or(Error::InitGone)?, pidfd });
-                announce(child, options, score)?;
+                announce(child, options, outside.score)?;
             }
+            Some((ToRuntime::Listener, fds)) => listener = Some(fds),
             Some((ToRuntime::Failed { step, message }, _)) => failure = Some(Error::Init { step, message }),
             Some(_) => break Err(Error::InitGone),
             None => break Ok(()),
@@ -106,6 +117,11 @@ fn converse(
     match (joined, failure) {
         (Some(joined), None) => {
             super::run::reap(spawned.child.pid)?;
+            if ended.is_err() {
+                // It may wait for a listener that nobody has.
+                let _ = pidfd_send_signal(&joined.pidfd, Signal::KILL);
+                super::run::reap(joined.pid)?;
+            }
             ended.map(|()| (joined, terminal))
         }
         (joined, failure) => {
@@ -118,6 +134,18 @@ fn converse(
     }
 }
 
+fn deliver_listener(
+    container: &Container,
+    outside: &Outside,
+    fds: Vec<OwnedFd>,
+    child: &Child,
+) -> Result<()> {
+    let init = container.record()?.process.map_or(0, |process| process.pid);
+    let bundle = container.record()?.bundle.display().to_string();
+    let state = start::state(container, "running", init, &bundle)?;
+    create::deliver_listener(outside.agent.as_ref(), fds, child.pid.as_raw_nonzero().get(), &state)
+}
+
 fn announce(child: &Child, options: &Options, score: Option<i32>) -> Result<()> {
     let pid = child.pid.as_raw_nonzero().get();
     if let Some(score) = score {
@@ -126,11 +154,17 @@ fn announce(child: &Child, options: &Options, score: Option<i32>) -> Result<()> 
     options.pid_file.as_ref().map_or(Ok(()), |path| create::write_pid_file(path, pid))
 }
 
-/// The message for the joiner, and the score that only the host may set.
-fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)> {
+/// What is done from outside for a process that joins.
+struct Outside {
+    /// Only the host may set it.
+    score: Option<i32>,
+    agent: Option<Agent>,
+}
+
+/// The message for the joiner, and what it cannot do itself.
+fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
     let record = container.record()?;
-    let text = container.dir.read_config()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json")?;
+    let spec = start::stored_spec(container)?;
     let own = spec.process().clone().ok_or(Error::InitGone)?;
     let linux = spec.linux().as_ref();
     let mut process = match &options.process {
@@ -147,21 +181,19 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Option<i32>)>
         }
     };
     change(&mut process, options)?;
+    labels::check(&process)?;
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
-    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
-    let score = process.oom_score_adj;
+    let agent = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(Agent::of);
+    let outside = Outside { score: process.oom_score_adj, agent };
     let ignored_signals = observe::process::ignored_signals()?;
     let join = Join {
         process,
-        seccomp,
+        common: linux.map(Common::from_spec).transpose()?.unwrap_or_default(),
         namespaces: record.namespaces,
         id: record.id.clone(),
         ignored_signals,
-        personality: linux
-            .and_then(|linux| linux.personality().as_ref())
-            .map(crate::bundle::plan::personality),
     };
-    Ok((join, score))
+    Ok((join, outside))
 }
 
 fn change(process: &mut Process, options: &Options) -> Result<()> {

@@ -10,10 +10,10 @@ use crate::isolate::seccomp::support;
 
 /// What the spec has a field for and the code may lack. A test of the suite belongs to each that is `true`.
 const SYSTEMD_CGROUPS: bool = false;
-pub(crate) const APPARMOR: bool = false;
-pub(crate) const SELINUX: bool = false;
-const INTEL_RDT: bool = false;
-const NET_DEVICES: bool = false;
+pub(crate) const APPARMOR: bool = true;
+pub(crate) const SELINUX: bool = true;
+const INTEL_RDT: bool = true;
+const NET_DEVICES: bool = true;
 const CHECKPOINT: bool = false;
 
 const HOOKS: &[&str] =

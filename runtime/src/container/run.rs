@@ -40,6 +40,7 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     let status = signals.wait(pid, pidfd, terminal)?;
     timeline.mark("program ended");
     if !keep {
+        // An `update` may have changed the record meanwhile.
         container.lock()?;
         delete::destroy(&container)?;
     }

@@ -2,12 +2,15 @@
 
 use std::os::fd::AsFd;
 
+use crate::bundle::spec::Spec;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
+use super::create::deliver_listener;
 use super::{Container, Status, notify};
 use crate::bundle::load;
 use crate::bundle::plan;
 use crate::isolate::hooks;
+use crate::isolate::seccomp::notify::Agent;
 use crate::process::channel::{self, ToInit, ToRuntime};
 use crate::{Error, Result};
 
@@ -30,7 +33,7 @@ pub fn start(container: &mut Container) -> Result<()> {
     rustix::net::connect(&socket, &address).map_err(fail("connect"))?;
     let go = ToInit::Go { pid, ignored: 0 };
     channel::send(socket.as_fd(), &go, &[]).map_err(Error::sys("send to init"))?;
-    wait_for_exec(&socket)?;
+    wait_for_exec(container, &socket, pid)?;
     container.dir.remove_start_socket();
     poststart(container, pid)?;
     if let (Some(relay), Some(process)) = (relay, container.process()) {
@@ -39,23 +42,43 @@ pub fn start(container: &mut Container) -> Result<()> {
     Ok(())
 }
 
-/// The stream ends without a word when the program is executed.
-fn wait_for_exec(socket: impl AsFd) -> Result<()> {
-    match channel::receive::<ToRuntime>(socket.as_fd()).map_err(Error::sys("receive from init"))? {
-        None => Ok(()),
-        Some((ToRuntime::Failed { step, message }, _)) => Err(Error::Init { step, message }),
-        Some(_) => Err(Error::InitGone),
+/// The stream ends without a word when the program is executed; before that there may be a listener to pass on.
+fn wait_for_exec(container: &Container, socket: impl AsFd, pid: i32) -> Result<()> {
+    loop {
+        match channel::receive::<ToRuntime>(socket.as_fd()).map_err(Error::sys("receive from init"))? {
+            None => return Ok(()),
+            Some((ToRuntime::Listener, fds)) => {
+                let spec = stored_spec(container)?;
+                let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+                let agent = profile.and_then(Agent::of);
+                let bundle = container.record()?.bundle.display().to_string();
+                deliver_listener(agent.as_ref(), fds, pid, &state(container, "created", pid, &bundle)?)?;
+            }
+            Some((ToRuntime::Failed { step, message }, _)) => return Err(Error::Init { step, message }),
+            Some(_) => return Err(Error::InitGone),
+        }
     }
 }
 
-/// The hooks are in the config that was stored at create.
-fn poststart(container: &Container, pid: i32) -> Result<()> {
+/// The config as it was at create.
+pub(super) fn stored_spec(container: &Container) -> Result<Spec> {
+    Ok(load::parse(&container.dir.read_config()?, "config.json")?.0)
+}
+
+pub(super) fn state<'a>(
+    container: &'a Container,
+    status: &'a str,
+    pid: i32,
+    bundle: &'a str,
+) -> Result<hooks::State<'a>> {
     let record = container.record()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&container.dir.read_config()?, "config.json")?;
-    let hooks = plan::runtime_hooks(&spec)?.poststart;
-    let bundle = record.bundle.display().to_string();
-    let state = hooks::State::new(&record.id, "running", pid, &bundle, record.annotations.iter());
-    run_poststart(container, &hooks, &state)
+    Ok(hooks::State::new(&record.id, status, pid, bundle, record.annotations.iter()))
+}
+
+fn poststart(container: &Container, pid: i32) -> Result<()> {
+    let hooks = plan::runtime_hooks(&stored_spec(container)?)?.poststart;
+    let bundle = container.record()?.bundle.display().to_string();
+    run_poststart(container, &hooks, &state(container, "running", pid, &bundle)?)
 }
 
 /// A failing poststart hook stops the container (runtime.md, step 9, as of 1.3 and as in runc).

@@ -14,10 +14,9 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::plan::Init;
+use crate::bundle::plan::{Common, Init};
 use crate::bundle::process::Process;
 use crate::isolate::cgroup_view::View;
-use crate::isolate::seccomp;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
@@ -41,7 +40,7 @@ pub struct Create {
     pub cgroups: View,
     /// Whether the first descriptor is the start socket, on which init waits for `hearth start`.
     pub waits_for_start: bool,
-    /// Whether the next descriptor is the root file system, a detached mount.
+    /// Whether the next descriptors are the root file system and our own executable, detached mounts.
     pub has_root: bool,
     /// Whether the next descriptor is a network namespace to enter, made for this container.
     pub has_network: bool,
@@ -53,12 +52,11 @@ pub struct Create {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Join {
     pub process: Process,
-    pub seccomp: Option<seccomp::Program>,
+    pub common: Common,
     /// CLONE_NEW* flags to enter by the pidfd.
     pub namespaces: u64,
     /// The container's id: its session keyring is joined by name.
     pub id: String,
-    pub personality: Option<u64>,
     /// As in [`ToInit::Go`].
     pub ignored_signals: u64,
 }
@@ -69,6 +67,8 @@ pub enum ToRuntime {
     AtHooks,
     /// The pty's master, as the attached descriptor.
     Console,
+    /// The listener of the seccomp filter, as the attached descriptor.
+    Listener,
     /// The joining process was made; the attached descriptor is its pidfd.
     Joined {
         pid: i32,

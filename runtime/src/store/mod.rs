@@ -21,6 +21,8 @@ use record::Record;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
+/// Before a container's directory has its name; no id starts with a dot.
+const DRAFT: &str = ".new-";
 pub const START_SOCKET: &str = "start.sock";
 /// Directory of the container's NOTIFY_SOCKET.
 pub const NOTIFY: &str = "notify";
@@ -62,6 +64,24 @@ impl Root {
         Ok(ids)
     }
 
+    /// Removes what a creator that died at its very first steps left: no container has that name yet.
+    pub fn remove_drafts(&self) -> Result<usize> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return Ok(0) };
+        let drafts = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_draft = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(DRAFT.as_bytes()))
+        };
+        let mut removed = 0;
+        for path in drafts.filter(is_draft) {
+            let Ok(fd) = directory(CWD, &path) else { continue };
+            if try_lock(fd.as_fd()).map_err(Error::path("lock", &path))? {
+                rustix::fs::rmdir(&path).map_err(Error::path("rmdir", &path))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     pub fn open(&self, id: &str) -> Result<Dir> {
         validate::id(id)?;
         let path = self.path.join(id);
@@ -76,7 +96,7 @@ impl Root {
     pub fn reserve(&self, id: &str) -> Result<Option<Dir>> {
         validate::id(id)?;
         let path = self.path.join(id);
-        let draft = self.path.join(format!(".new-{id}"));
+        let draft = self.path.join(format!("{DRAFT}{id}"));
         let fail = |call| Error::path(call, &path);
         let mode = Mode::from_raw_mode(0o700);
         match rustix::fs::mkdir(&draft, mode) {
@@ -213,7 +233,7 @@ impl Dir {
         use std::io::Read;
         const LIMIT: u64 = 64 << 20;
         let file = rustix::fs::openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(16 << 10);
         fs::File::from(file).take(LIMIT).read_to_end(&mut text)?;
         Ok(text)
     }

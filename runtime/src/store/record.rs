@@ -7,6 +7,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::isolate::cgroup::Placement;
+use crate::isolate::intel_rdt;
 use crate::observe::process::stat;
 use crate::{Error, Result};
 
@@ -27,6 +28,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     pub cgroups: Placement,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<intel_rdt::Groups>,
     /// Whether the stored config has poststop hooks.
     #[serde(default)]
     pub poststop: bool,

@@ -1,24 +1,122 @@
 //! Hands the listener of a filter with SCMP_ACT_NOTIFY to the agent that will answer its calls.
+//!
+//! Whoever loads such a filter may not make a single call any more before the agent has the listener: any call may
+//! be one that waits for its answer. So a thread that the filter does not bind, made before it, takes the listener
+//! from memory and hands it on, while the one that loaded it spins.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
+use oci_spec::runtime::LinuxSeccomp;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, connect, send, sendmsg, socket_with,
+    SocketType, connect, sendmsg, socket_with,
 };
+use serde::Serialize;
 
+use super::Program;
+use crate::isolate::hooks::State;
 use crate::{Error, Result};
+
+const WAITING: u8 = 0;
+const DELIVERED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// Loads a filter, and gives its listener, if it has one, to `deliver` on a thread that is free of the filter.
+pub fn load(
+    program: &Program,
+    deliver: impl FnOnce(OwnedFd) -> std::io::Result<()> + Send + 'static,
+) -> Result<()> {
+    if !program.notify {
+        return program.load().map(drop);
+    }
+    let (give, take) = sync_channel(1);
+    let outcome = Arc::new(AtomicU8::new(WAITING));
+    let told = Arc::clone(&outcome);
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+        if let Some(listener) = wait_for(&take) {
+            let result = if deliver(listener).is_ok() { DELIVERED } else { FAILED };
+            told.store(result, Ordering::Release);
+        }
+    });
+    let thread = thread.map_err(Error::sys("make a thread for the seccomp listener"))?;
+    let listener = program.load()?.ok_or(Error::InitGone)?;
+    // Neither the sending nor the waiting makes a call: nobody sleeps at the other end.
+    let sent = give.send(listener);
+    while outcome.load(Ordering::Acquire) == WAITING && sent.is_ok() {
+        std::hint::spin_loop();
+    }
+    // To let go of the thread may unmap its stack, which is a call; exec takes care of it.
+    std::mem::forget((thread, give));
+    if outcome.load(Ordering::Acquire) == DELIVERED { Ok(()) } else { Err(Error::InitGone) }
+}
+
+/// None if the filter was not loaded.
+fn wait_for(take: &Receiver<OwnedFd>) -> Option<OwnedFd> {
+    const PAUSE: Duration = Duration::from_micros(50);
+    loop {
+        match take.try_recv() {
+            Ok(listener) => return Some(listener),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// The "container process state" of the spec (config-linux.md, "The Container Process State").
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessState<'a> {
+    oci_version: &'a str,
+    fds: [&'a str; 1],
+    /// Of the process that has the filter; `state` has the container's.
+    pid: i32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    metadata: &'a str,
+    state: &'a State<'a>,
+}
+
+/// Where a profile wants its listener sent, and what it wants to go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub path: PathBuf,
+    pub metadata: String,
+}
+
+impl Agent {
+    /// None where the profile has no listener.
+    pub fn of(profile: &LinuxSeccomp) -> Option<Self> {
+        let path = profile.listener_path().clone()?;
+        Some(Self { path, metadata: profile.listener_metadata().clone().unwrap_or_default() })
+    }
+
+    /// Sends the listener of process `pid` of the container whose state this is.
+    pub fn send(&self, listener: BorrowedFd<'_>, pid: i32, state: &State<'_>) -> Result<()> {
+        let state = ProcessState {
+            oci_version: crate::OCI_VERSION,
+            fds: ["seccompFd"],
+            pid,
+            metadata: &self.metadata,
+            state,
+        };
+        let json =
+            serde_json::to_vec(&state).map_err(|source| Error::Json { what: "state".into(), source })?;
+        send(&self.path, listener, &json)
+    }
+}
 
 /// How long an agent may leave its socket's queue full.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the container process state as JSON, its listener's descriptor (`seccompFd`) riding on the first bytes.
-pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
+pub(super) fn send(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
     const CONNECT: &str = "failed to connect with seccomp agent specified in the seccomp profile:";
     const SEND: &str = "cannot send seccomp fd to";
     let address = SocketAddrUnix::new(listener_path).map_err(Error::path(CONNECT, listener_path))?;
@@ -33,7 +131,7 @@ pub fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json:
     let mut sent = sendmsg(&socket, &[IoSlice::new(state_json)], &mut ancillary, SendFlags::NOSIGNAL)
         .map_err(Error::path(SEND, listener_path))?;
     while sent < state_json.len() {
-        sent += send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
+        sent += rustix::net::send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
             .map_err(Error::path(SEND, listener_path))?;
     }
     Ok(())

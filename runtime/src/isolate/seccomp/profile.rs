@@ -92,7 +92,8 @@ pub(super) fn notifies(profile: &LinuxSeccomp) -> Result<bool> {
     }
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let mut notifies = rules.iter().enumerate().filter(|(_, rule)| rule.action() == Action::ScmpActNotify);
-    // The init tells its parent about the listener by write(2): notified of that call, it would wait for ever.
+    // runc's init tells its parent about the listener by write(2). Ours does without, but a profile that runs here
+    // should run there.
     if let Some((index, _)) =
         notifies.clone().find(|(_, rule)| rule.names().iter().any(|name| name == "write"))
     {

@@ -11,7 +11,7 @@ use super::super::channel::{self, Create, ToRuntime};
 use super::{Failure, finish, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
-use crate::isolate::{devices, hooks, mounts, paths, rootfs, sysctl, terminal};
+use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
 use crate::observe::Timeline;
 use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
@@ -20,7 +20,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     let mut timeline = Timeline::new(create.timeline);
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
-    let root = create.has_root.then(|| fds.next()).flatten();
+    let root = create.has_root.then(|| Some((fds.next()?, fds.next()?))).flatten();
     let netns = create.has_network.then(|| fds.next()).flatten();
     let binds: Vec<OwnedFd> = fds.collect();
     let plan = &create.plan;
@@ -31,7 +31,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     step("3 network", network(plan, netns))?;
     timeline.mark("namespaces");
     let tree = match root {
-        Some(root) => Some(step("4 root", rootfs::attach(root))?),
+        Some((root, executable)) => Some(step("4 root", rootfs::attach(root, &executable))?),
         None => None,
     };
     timeline.mark("root attached");
@@ -74,11 +74,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     drop((tree, done));
     timeline.mark("paths");
-    let program = finish::prepare(&plan.process, plan.personality, plan.seccomp.as_ref(), pty.as_ref())?;
-    if let Some((mode, nodes)) = &plan.memory_policy {
-        let call = Error::sys("set_mempolicy (linux.memoryPolicy)");
-        step("13 rights", sys::process::set_memory_policy(*mode, nodes).map_err(call))?;
-    }
+    let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
     drop(pty);
     timeline.mark("rights");
     // `run` has sent its Go with the plan: it only wants to know of failures.
@@ -90,12 +86,13 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
         pid = pid.max(wait_for_start(&listener, report)?);
     }
     step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
-    finish::execute(&plan.process, plan.seccomp.as_ref(), program)
+    finish::execute(&plan.process, &plan.common, program, report)
 }
 
 fn session(plan: &Init) -> Result<()> {
     rustix::process::setsid().map_err(Error::sys("setsid"))?;
     if plan.new_keyring {
+        labels::label_keyring(&plan.process)?;
         sys::keyring::join_session(&format!("_ses.{}", plan.id)).map_err(Error::sys("keyctl"))?;
     }
     if plan.new_cgroup_namespace {

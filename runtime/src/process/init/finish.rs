@@ -2,15 +2,18 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType, Mode};
 
+use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
+use crate::bundle::plan::Common;
 use crate::bundle::process::Process;
 use crate::isolate::terminal::Pty;
-use crate::isolate::{rights, seccomp, terminal};
+use crate::isolate::{labels, rights, seccomp, terminal};
 use crate::sys::{self, clone::Exec};
 use crate::{Error, Result};
 
@@ -24,23 +27,24 @@ pub(super) struct Program {
 /// Everything that can fail before the program is due.
 pub(super) fn prepare(
     process: &Process,
-    personality: Option<u64>,
-    filter: Option<&seccomp::Program>,
+    common: &Common,
     pty: Option<&Pty>,
+    report: &OwnedFd,
 ) -> Result<Program, Failure> {
     if let Some(pty) = pty {
         step("13 terminal", terminal::take(&pty.peer))?;
     }
-    step("13 rights", scheduling(process, personality))?;
+    step("13 labels", labels::apply(process))?;
+    step("13 rights", scheduling(process, common))?;
     if process.uid != 0 {
         step("13 rights", terminal::own_stdio(process.uid))?;
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if process.no_new_privileges {
         step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
-    } else if let Some(filter) = filter {
+    } else if let Some(filter) = &common.seccomp {
         // Without no_new_privs the load needs CAP_SYS_ADMIN, which is about to go.
-        step("13 seccomp", load_filter(filter))?;
+        step("13 seccomp", load_filter(filter, report))?;
     }
     // Once with root's rights, for a directory that only root may enter, once with the user's own.
     let as_root = rustix::process::chdir(process.cwd.as_str());
@@ -53,11 +57,17 @@ pub(super) fn prepare(
     step("13 program", program(process))
 }
 
-fn scheduling(process: &Process, personality: Option<u64>) -> Result<()> {
+fn scheduling(process: &Process, common: &Common) -> Result<()> {
     rights::set_limits(&process.rlimits)?;
     rights::set_scheduling(process.scheduler.as_ref(), process.io_priority)?;
-    personality
-        .map_or(Ok(()), |persona| sys::process::set_personality(persona).map_err(Error::sys("personality")))
+    if let Some(persona) = common.personality {
+        sys::process::set_personality(persona).map_err(Error::sys("personality"))?;
+    }
+    match &common.memory_policy {
+        Some((mode, nodes)) => sys::process::set_memory_policy(*mode, nodes)
+            .map_err(Error::sys("set_mempolicy (linux.memoryPolicy)")),
+        None => Ok(()),
+    }
 }
 
 /// A working directory outside the root, which the kernel tells by "(unreachable)" (CVE-2024-21626).
@@ -135,15 +145,22 @@ fn home(uid: u32) -> String {
     home.filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".into())
 }
 
-fn load_filter(filter: &seccomp::Program) -> Result<()> {
-    filter.load().map(drop)
+fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
+    if !filter.notify {
+        return filter.load().map(drop);
+    }
+    let socket = report.try_clone().map_err(Error::sys("dup"))?;
+    seccomp::notify::load(filter, move |listener| {
+        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener.as_fd()])
+    })
 }
 
 /// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
 pub(super) fn execute(
     process: &Process,
-    filter: Option<&seccomp::Program>,
+    common: &Common,
     program: Program,
+    report: &OwnedFd,
 ) -> Result<Infallible, Failure> {
     let c_strings =
         |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
@@ -152,9 +169,9 @@ pub(super) fn execute(
     let exec = Exec::new(&argv, &envp);
     step("16 exec", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
     if process.no_new_privileges
-        && let Some(filter) = filter
+        && let Some(filter) = &common.seccomp
     {
-        step("16 seccomp", load_filter(filter))?;
+        step("16 seccomp", load_filter(filter, report))?;
     }
     let Err(error) = exec.execute(&program.path);
     let reason = crate::error::describe(&error);

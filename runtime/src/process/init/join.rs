@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::super::channel::{self, Join, ToRuntime};
 use super::{Failure, finish, step};
 use crate::isolate::tree::Tree;
-use crate::isolate::{rights, terminal};
+use crate::isolate::{labels, rights, terminal};
 use crate::sys::clone::{Request, spawn};
 use crate::sys::{self};
 use crate::{Error, Result};
@@ -63,17 +63,18 @@ fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> 
     let reset = sys::process::reset_signals(join.ignored_signals);
     step("1 session", reset.map_err(Error::sys("rt_sigaction")))?;
     step("1 session", rustix::process::setsid().map(drop).map_err(Error::sys("setsid")))?;
+    step("1 session", labels::label_keyring(&join.process))?;
     let keyring = format!("_ses.{}", join.id);
     step("1 session", sys::keyring::join_session(&keyring).map_err(Error::sys("keyctl")))?;
     let pty = step("7 terminal", console(join, report))?;
     let mut process = join.process.clone();
     process.rlimits.clear();
-    let program = finish::prepare(&process, join.personality, join.seccomp.as_ref(), pty.as_ref())?;
+    let program = finish::prepare(&process, &join.common, pty.as_ref(), report)?;
     drop(pty);
     if let (_, Some(cpus)) = &process.affinity {
         step("13 affinity", rights::set_affinity(cpus))?;
     }
-    finish::execute(&process, join.seccomp.as_ref(), program)
+    finish::execute(&process, &join.common, program, report)
 }
 
 fn console(join: &Join, report: &OwnedFd) -> Result<Option<terminal::Pty>> {

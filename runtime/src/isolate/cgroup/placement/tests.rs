@@ -96,7 +96,7 @@ fn a_host_without_groups_gives_an_empty_placement() {
     let host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
     let mut placement = plan(&host, None, Joins::Limited, json!({})).unwrap();
     assert!(placement.is_none());
-    let leaf = placement.create(None, &[]).unwrap();
+    let leaf = placement.create(None).unwrap();
     assert!(leaf.v2.is_none() && leaf.tasks.is_empty());
     placement.kill_all(9).unwrap();
     placement.destroy().unwrap();
@@ -104,7 +104,7 @@ fn a_host_without_groups_gives_an_empty_placement() {
     assert!(!placement.is_frozen().unwrap());
     let limits = json!({ "memory": { "limit": 5 } });
     let limits = serde_json::from_value(limits).unwrap();
-    assert!(placement.create(Some(&limits), &[]).unwrap_err().to_string().contains("memory"));
+    assert!(placement.create(Some(&limits)).unwrap_err().to_string().contains("memory"));
 }
 
 /// What a container's record holds: a later version must be able to read it.
