@@ -73,7 +73,8 @@ impl Process {
         }
         let affinity = spec.exec_cpu_affinity().as_ref();
         let parse_cpus = |list: &Option<String>| {
-            list.as_deref().map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
+            let list = list.as_deref().filter(|list| !list.trim().is_empty());
+            list.map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
         };
         Ok(Self {
             args: spec.args().clone().unwrap_or_default(),
