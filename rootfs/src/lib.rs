@@ -12,6 +12,7 @@ mod bundle;
 mod digest;
 mod error;
 pub mod image;
+pub mod json;
 mod layer;
 mod overlay;
 mod progress;

@@ -284,18 +284,23 @@ static void rights(void) {
     DO(capset, &header, data);
 }
 
-/* argv: floor init MODE ROOT-FD NAME PROGRAM LEAF... */
+static int number(const char *text) {
+    int value = 0;
+    while (*text)
+        value = value * 10 + *text++ - '0';
+    return value;
+}
+
+/* argv: floor init MODE ROOT-FD SELF-FD NAME PROGRAM LEAF... */
 static void init(char **argv) {
     char mode = argv[2][0] == 'v' ? argv[2][1] : 'h';
-    int root = 0;
-    for (const char *digit = argv[3]; *digit; digit++)
-        root = root * 10 + *digit - '0';
+    int root = number(argv[3]), self = number(argv[4]);
     const struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } by_default = {0};
     for (int sig = 1; sig < 65; sig++)
         CALL(rt_sigaction, sig, &by_default, 0, 8); /* KILL and STOP refuse */
     DO(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     DO(setsid, 0);
-    DO(keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, argv[4], 0, 0, 0);
+    DO(keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, argv[5], 0, 0, 0);
     if (mode == '2')
         DO(unshare, CLONE_NEWCGROUP);
     DO(sethostname, "runc", 4);
@@ -305,7 +310,10 @@ static void init(char **argv) {
     close(net);
     set_attr(AT_FDCWD, "/", AT_RECURSIVE, (struct mount_attr){.propagation = PRIVATE});
     DO(move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
-    all_mounts(root, mode, argv + 6);
+    /* Anywhere in the old tree: a clone that is closed before it was attached costs a grace period of its own, this
+     * one goes with the tree. */
+    DO(move_mount, self, "", AT_FDCWD, "/dev/full", MOVE_MOUNT_F_EMPTY_PATH);
+    all_mounts(root, mode, argv + 7);
     int null = clone_of("/dev/null", 0);
     set_attr(null, "", AT_EMPTY_PATH, (struct mount_attr){.attr_set = RO | NSUID | NEXEC});
     DO(fchdir, root);
@@ -316,9 +324,9 @@ static void init(char **argv) {
     set_attr(root, "", AT_EMPTY_PATH, (struct mount_attr){.attr_set = RO});
     rights();
     DO(close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
-    char *args[] = {argv[5], 0};
+    char *args[] = {argv[6], 0};
     char *env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/root", 0};
-    DO(execve, argv[5], args, env);
+    DO(execve, argv[6], args, env);
 }
 
 /* ---- the runtime's side ---- */
@@ -394,15 +402,15 @@ static int exit_code(int status) {
 static int run(char **argv) {
     const char *const hybrid[] = {"unified", 0}, *const v1[] = {"devices", "freezer", 0}, *const v2[] = {"", 0};
     char mode = argv[2][0] == 'v' ? argv[2][1] : 'h';
-    char leaves[2][256], root_fd[12];
-    char *init_argv[10] = {"floor", "init", argv[2], root_fd, argv[3], argv[5]};
+    char leaves[2][256], root_fd[12], self_fd[12];
+    char *init_argv[11] = {"floor", "init", argv[2], root_fd, self_fd, argv[3], argv[5]};
     int tasks[2], used = 0, leaf = -1;
     int root = DO(open_tree, AT_FDCWD, argv[4], OPEN_TREE_CLONE | AT_RECURSIVE);
     append_number(root_fd, root);
     for (const char *const *h = mode == '2' ? v2 : mode == '1' ? v1 : hybrid; *h; h++, used++) {
         append(append(append(append(append(leaves[used], "/sys/fs/cgroup"), **h ? "/" : ""), *h), "/"), argv[3]);
         DO(mkdir, leaves[used], 0755);
-        init_argv[6 + used] = leaves[used];
+        init_argv[7 + used] = leaves[used];
         if (mode == '1') {
             char path[300];
             append(append(path, leaves[used]), "/tasks");
@@ -417,7 +425,8 @@ static int run(char **argv) {
         leaf = DO(open, leaves[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
         restrict_devices(leaf);
     }
-    int self = clone_of("/proc/self/exe", 0);
+    int self = DO(open_tree, AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE);
+    append_number(self_fd, self);
     set_attr(self, "", AT_EMPTY_PATH, (struct mount_attr){.attr_set = RO | NSUID});
     struct clone_args args = {
         .flags = CLONE_VM | CLONE_VFORK | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWNET
@@ -466,7 +475,7 @@ __attribute__((used)) static void begin(long *stack) {
     int code = 125;
     if (argc == 6 && is(argv[1], "run"))
         code = run(argv);
-    else if (argc > 6 && is(argv[1], "init"))
+    else if (argc > 7 && is(argv[1], "init"))
         init(argv);
     else if (argc > 2 && is(argv[1], "rusage"))
         code = rusage(argv, argv + argc + 1);

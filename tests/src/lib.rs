@@ -9,7 +9,7 @@
 //! - [`context`]: what a case gets: a directory, unique ids, the runtime; [`invoke`] runs commands, [`container`]
 //!   wraps one id, [`bundle`] makes bundles, [`terminal`] speaks to consoles, [`program`] makes tiny executables.
 //!
-//! [`bench`] is the benchmark `hearth-bench`, which shares the bundles and tiny executables.
+//! [`mod@bench`] is the benchmark `hearth-bench`, which shares the bundles and tiny executables.
 //!
 //! A new case goes into the file of `tests/suite/` that names its behaviour, and into that file's `cases!` table.
 

@@ -8,6 +8,7 @@ use hearth_tests::{Container, Ctx, cases};
 
 cases! {
     hearth:
+        gc_removes_what_dead_creators_left,
         create_killed_anywhere_can_be_deleted,
         create_and_its_children_killed_anywhere_can_be_deleted,
         create_killed_anywhere_leaves_the_id_usable_after_delete,
@@ -96,6 +97,24 @@ fn created(c: &Container<'_>) {
 
 fn delete(c: &Container<'_>) {
     c.verb("delete", &["--force"], &[]).run().ok();
+}
+
+fn gc_removes_what_dead_creators_left(t: &Ctx) {
+    let root = t.root();
+    for name in [".new-a", "b"] {
+        std::fs::create_dir_all(root.join(name)).expect("a directory in --root");
+    }
+    let c = t.sleeper();
+    c.create().ok();
+    let store = t.scratch().join("store").to_string_lossy().into_owned();
+    let out = t.rt(&["gc", "--store", &store]).ok();
+    assert!(out.stdout.contains("2 unfinished containers"), "{out:?}");
+    let left: Vec<_> = std::fs::read_dir(root)
+        .expect("--root")
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .collect();
+    assert_eq!(left, [c.id.clone()]);
+    delete(&c);
 }
 
 fn create_killed_anywhere_can_be_deleted(t: &Ctx) {

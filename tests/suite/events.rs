@@ -28,13 +28,11 @@ fn lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
-fn follow(c: &Container<'_>, interval: &str) -> Running {
-    c.verb("events", &["--interval", interval], &[]).spawn()
-}
-
-/// Until the command waits for events, it may miss one.
-fn settle() {
-    std::thread::sleep(std::time::Duration::from_millis(300));
+/// A command that waits for events: after the first line it misses none.
+fn follow(c: &Container<'_>) -> Running {
+    let events = c.verb("events", &["--interval", "50ms"], &[]).spawn();
+    eventually("the first line", || lines(&events.stdout_so_far()).first().cloned());
+    events
 }
 
 fn stop(c: &Container<'_>) {
@@ -46,7 +44,7 @@ fn stop(c: &Container<'_>) {
 fn stats_come_at_the_interval(t: &Ctx) {
     let c = t.sleeper();
     c.up();
-    let events = follow(&c, "100ms");
+    let events = follow(&c);
     let seen = eventually("three lines", || {
         let seen = lines(&events.stdout_so_far());
         (seen.len() >= 3).then_some(seen)
@@ -81,10 +79,11 @@ fn out_of_memory<'t>(t: &'t Ctx, script: &str) -> Container<'t> {
 
 fn a_shortage_of_memory_is_told(t: &Ctx) {
     let c = out_of_memory(t, "head -c 100m /dev/zero | tail; sleep 100");
-    let events = follow(&c, "1h");
-    settle();
+    let events = follow(&c);
     c.start().ok();
-    let event = eventually("an event", || lines(&events.stdout_so_far()).into_iter().next());
+    let event = eventually("an event", || {
+        lines(&events.stdout_so_far()).into_iter().find(|event| event["type"] != "stats")
+    });
     assert_eq!(event, json!({"type": "oom", "id": c.id}));
     stop(&c);
     events.finish().ok();
@@ -93,8 +92,7 @@ fn a_shortage_of_memory_is_told(t: &Ctx) {
 fn events_end_with_the_container(t: &Ctx) {
     let c = t.sleeper();
     c.up();
-    let mut events = follow(&c, "1h");
-    settle();
+    let mut events = follow(&c);
     assert!(!events.is_over(), "it does not wait");
     stop(&c);
     events.finish().ok();
@@ -140,22 +138,20 @@ fn events_follow_a_container_in_no_memory_group(t: &Ctx) {
         t.rt(&["list", "-q"]).ok().stdout.contains(&c.id).then_some(())?;
         (c.status() == "running").then_some(())
     });
-    let events = follow(&c, "100ms");
-    eventually("a line", || lines(&events.stdout_so_far()).first().cloned());
+    let events = follow(&c);
     c.kill("KILL").ok();
     events.finish().ok();
     run.finish().code(137);
 }
 
-/// What `events` says last of a container that ends by `script`.
+/// What `events` says last of a container that `end` ends.
 fn last(t: &Ctx, c: &Container<'_>, end: impl FnOnce(&Container<'_>)) -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = kernel.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (numbers.next(), numbers.next()) < (Some(6), Some(15)) {
         t.skip("the kernel tells from 6.15 on");
     }
-    let events = follow(c, "1h");
-    settle();
+    let events = follow(c);
     end(c);
     let out = events.finish().ok();
     let event = lines(&out.stdout).pop().expect("a line");

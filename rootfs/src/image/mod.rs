@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::json::{drop_nulls, from_value};
 use crate::layer::Promise;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -223,22 +224,10 @@ fn read_limited(section: Section, name: &str, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Parses a document of an image. Go's tools write `null` for whatever is not set, also where the
-/// specification has no room for it: such fields are as good as absent.
+/// Parses a document of an image.
 pub fn parse<T: DeserializeOwned>(content: &[u8], name: &str) -> Result<T> {
     let failed = |source| Error::Document { document: name.into(), source };
     let mut value: Value = serde_json::from_slice(content).map_err(failed)?;
     drop_nulls(&mut value);
-    serde_json::from_value(value).map_err(failed)
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
+    from_value(&value).map_err(failed)
 }

@@ -8,4 +8,5 @@ mod locate;
 pub mod mount_options;
 pub mod plan;
 pub mod process;
+pub mod spec;
 pub mod validate;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     Hook as SpecHook, Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt,
-    LinuxNamespaceType as Ns, LinuxResources, Mount as SpecMount, Spec,
+    LinuxNamespaceType as Ns, LinuxResources, Mount as SpecMount,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use super::landlock;
 use super::load::Bundle;
 use super::mount_options::{self, Options};
 use super::process::{Process, cpu_list, text};
+use super::spec::Spec;
 use super::validate;
 use crate::isolate::seccomp;
 use crate::{Error, Result};

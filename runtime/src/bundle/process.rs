@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::{
     IOPriorityClass, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy, PosixRlimitType as Limit,
-    Process as Spec,
 };
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Sets;
+use super::spec::Process as Spec;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,8 @@ impl Process {
         }
         let affinity = spec.exec_cpu_affinity().as_ref();
         let parse_cpus = |list: &Option<String>| {
-            list.as_deref().map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
+            let list = list.as_deref().filter(|list| !list.is_empty());
+            list.map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
         };
         Ok(Self {
             args: spec.args().clone().unwrap_or_default(),
@@ -92,15 +93,13 @@ impl Process {
                 .map(|l| (resource(l.typ()), l.soft(), l.hard()))
                 .collect(),
             no_new_privileges: spec.no_new_privileges().unwrap_or(false),
-            oom_score_adj: spec.oom_score_adj(),
+            oom_score_adj: *spec.oom_score_adj(),
             apparmor: spec.apparmor_profile().clone().filter(|name| !name.is_empty()),
             selinux: spec.selinux_label().clone().filter(|label| !label.is_empty()),
             scheduler: spec.scheduler().as_ref().map(scheduler).transpose()?,
             io_priority: spec.io_priority().map(|io| io_priority(io.class(), io.priority())).transpose()?,
             affinity: match affinity {
-                Some(affinity) => {
-                    (parse_cpus(affinity.initial())?, parse_cpus(affinity.cpu_affinity_final())?)
-                }
+                Some(affinity) => (parse_cpus(affinity.initial())?, parse_cpus(affinity.r#final())?),
                 None => (None, None),
             },
             terminal: spec.terminal().unwrap_or(false).then(|| window(spec)),

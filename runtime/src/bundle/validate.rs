@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType as Ns, Process, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType as Ns};
 
 use super::mount_options;
+use super::spec::{Process, Spec};
 use crate::{Error, Result};
 
 /// The longest container id that is accepted.
@@ -312,7 +313,7 @@ pub fn process(process: &Process) -> Result<()> {
     if let Some(bad) = strings.find(|text| text.contains('\0')) {
         return Err(Error::invalid("process.args and process.env", format!("{bad:?}"), "no NUL byte"));
     }
-    if let Some(score) = process.oom_score_adj()
+    if let Some(score) = *process.oom_score_adj()
         && !(-1000..=1000).contains(&score)
     {
         return Err(Error::invalid("process.oomScoreAdj", score.to_string(), "-1000 to 1000"));

@@ -2,6 +2,7 @@ use std::io::Read;
 use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command};
+use hearth_rootfs::json;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 
@@ -110,8 +111,8 @@ fn read(file: &str) -> Result<Vec<u8>> {
 }
 
 fn from_json(text: &[u8]) -> Result<LinuxResources> {
-    let json = |source| Error::Json { what: "the resources".into(), source };
-    let mut value: Value = serde_json::from_slice(text).map_err(json)?;
+    let failed = |source| Error::Json { what: "the resources".into(), source };
+    let mut value: Value = serde_json::from_slice(text).map_err(failed)?;
     // An absent limit is none at all, while 0 is one.
     let Some(fields) = value.as_object_mut() else {
         return Err(Error::invalid("the resources", "JSON of another kind", "an object"));
@@ -119,7 +120,7 @@ fn from_json(text: &[u8]) -> Result<LinuxResources> {
     if fields.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
         fields.remove("pids");
     }
-    serde_json::from_value(value).map_err(json)
+    json::from_value(&value).map_err(failed)
 }
 
 fn from_flags<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Result<LinuxResources> {
@@ -145,7 +146,7 @@ fn from_flags<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Result<LinuxResourc
         let group = fields.entry(*group).or_insert_with(|| Value::Object(Map::new()));
         group[*field] = value;
     }
-    serde_json::from_value(Value::Object(fields))
+    json::from_value(&Value::Object(fields))
         .map_err(|source| Error::Json { what: "the limits".into(), source })
 }
 

@@ -127,12 +127,12 @@ impl Made {
         let record = self.record.insert(record(options, bundle, plan, placement));
         let rdt = plan.host.intel_rdt.as_ref();
         record.intel_rdt = rdt.map(|rdt| intel_rdt::plan(rdt, &options.id)).transpose()?;
-        dir.write(record)?;
+        dir.write_first(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
         let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
         let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
-        let leaf = record.cgroups.create(resources, &rules)?;
+        let mut leaf = record.cgroups.create(resources)?;
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
         let preserve_fds = plan.init.process.preserve_fds;
@@ -141,13 +141,15 @@ impl Made {
         if let (Some(groups), Some(rdt)) = (&record.intel_rdt, rdt) {
             groups.create(rdt, number(spawned))?;
         }
-        let passed = Passed { listener, sources, network: network.map(Ahead::wait).transpose()? };
+        let executable = spawned.executable.take();
+        let passed = Passed { executable, listener, sources, network: network.map(Ahead::wait).transpose()? };
         take_devices(spawned, plan, passed.network.as_ref())?;
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
         timeline.mark("plan sent");
+        // Init is at work meanwhile.
+        record.cgroups.restrict(&mut leaf, &rules)?;
         leaf.notes.iter().for_each(|note| log::warn(note));
         drop((leaf, passed));
-        // Init is at work meanwhile.
         dir.write_config(&bundle.text)?;
         if let Some(score) = plan.init.process.oom_score_adj {
             set_oom_score(number(spawned), score)?;
@@ -195,7 +197,7 @@ fn go(spawned: &Spawned) -> Result<()> {
     channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
 }
 
-/// Why init is not there any more to listen.
+/// Why init no longer listens.
 fn last_words(spawned: &Spawned) -> Error {
     while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
         if let ToRuntime::Failed { step, message } = message {
@@ -329,6 +331,7 @@ fn listen(dir: &Dir) -> Result<OwnedFd> {
 
 /// The descriptors that go with a plan.
 struct Passed {
+    executable: Option<OwnedFd>,
     listener: Option<OwnedFd>,
     sources: Sources,
     network: Option<OwnedFd>,
@@ -341,9 +344,10 @@ fn send_plan(
     passed: &Passed,
     timeline: bool,
 ) -> Result<()> {
-    let Passed { listener, sources: Sources { root, binds }, network } = passed;
+    let Passed { executable, listener, sources: Sources { root, binds }, network } = passed;
+    let executable = executable.iter().filter(|_| root.is_some());
     let fds: Vec<BorrowedFd<'_>> =
-        listener.iter().chain(root).chain(network).chain(binds).map(AsFd::as_fd).collect();
+        listener.iter().chain(root).chain(executable).chain(network).chain(binds).map(AsFd::as_fd).collect();
     let chroot = match root {
         None => Some(text(&plan.host.rootfs, "root.path")?),
         Some(_) => None,

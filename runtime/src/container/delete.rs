@@ -10,6 +10,7 @@ use crate::bundle::load;
 use crate::bundle::plan;
 use crate::isolate::hooks;
 use crate::isolate::intel_rdt::Groups;
+use crate::store::Root;
 use crate::{Error, Result};
 
 /// How long a killed process may take to go.
@@ -30,6 +31,28 @@ pub fn delete(container: &mut Container, force: bool) -> Result<()> {
         }
     }
     destroy(container)
+}
+
+/// Cleans what creators that died have left; containers that were created stay, whether they run or not.
+pub fn clean(root: &Root) -> Result<usize> {
+    let mut cleaned = root.remove_drafts()?;
+    for id in root.list()? {
+        let mut container = match Container::open(root, &id) {
+            Err(Error::NoContainer { .. }) => continue,
+            container => container?,
+        };
+        let unfinished =
+            |container: &Container| container.record.as_ref().is_none_or(|record| record.process.is_none());
+        if !unfinished(&container) || container.dir.is_busy()? {
+            continue;
+        }
+        container.lock()?;
+        if unfinished(&container) {
+            destroy(&container)?;
+            cleaned += 1;
+        }
+    }
+    Ok(cleaned)
 }
 
 fn kill(container: &Container) -> Result<()> {
@@ -82,6 +105,6 @@ fn poststop(container: &Container) -> Option<Vec<plan::Hook>> {
     let record = container.record.as_ref()?;
     record.process.filter(|_| record.poststop)?;
     let text = container.dir.read_config().ok()?;
-    let (spec, _) = load::parse::<oci_spec::runtime::Spec>(&text, "config.json").ok()?;
+    let (spec, _) = load::parse::<crate::bundle::spec::Spec>(&text, "config.json").ok()?;
     Some(plan::runtime_hooks(&spec).ok()?.poststop)
 }

@@ -45,6 +45,7 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
         // The status is told anyway, also if the container was deleted meanwhile.
         let _ = record_end(&mut container, status);
     } else {
+        // An `update` may have changed the record meanwhile.
         container.lock()?;
         delete::destroy(&container)?;
     }

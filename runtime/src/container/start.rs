@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use oci_spec::runtime::Spec;
+use crate::bundle::spec::Spec;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
 use super::create::deliver_listener;

@@ -1,9 +1,10 @@
 //! The mounts of a container, by the new mount API: each is made detached, given its attributes, and attached to
 //! a destination that was resolved inside the root and is held by descriptor.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub private_cgroup: bool,
     pub label: Option<&'a str>,
     pub done: &'a Done,
+    /// The tmpfs made last and where: mount points right below it are made by its descriptor, unlooked-for.
+    pub fresh: RefCell<Option<(PathBuf, OwnedFd)>>,
 }
 
 /// Makes one mount. The descriptor stays on it.
@@ -59,7 +62,10 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             // Asked only of what looks at it: most destinations are there, or their mode is given.
             let looks = kind == "tmpfs" && (options.tmpcopyup || !has_mode(options));
             let covers = looks && context.tree.find(destination).is_ok();
-            let target = mount_point(context.tree, kind, destination)?;
+            let target = match below_fresh(context, destination) {
+                Some(target) => target,
+                None => mount_point(context.tree, kind, destination)?,
+            };
             let made = filesystem(context, kind, source, mount, covers.then(|| target.as_fd()))?;
             (&*new.insert(made), target)
         }
@@ -76,8 +82,27 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
         let attr = Attr { propagation: *propagation, ..Attr::default() };
         sys::set_attr(made.as_fd(), c"", *recursive, attr).map_err(fail("set propagation of"))?;
     }
-    new.into_iter().chain([target]).for_each(|fd| context.done.push(fd));
+    context.done.push(target);
+    match (&mount.source, new) {
+        (Source::New(kind, _), Some(new))
+            if kind == "tmpfs" && !options.tmpcopyup && context.fresh.borrow().is_none() =>
+        {
+            context.fresh.replace(Some((destination.to_owned(), new)));
+        }
+        (_, new) => new.into_iter().for_each(|fd| context.done.push(fd)),
+    }
     Ok(())
+}
+
+/// In an empty file system of our own there is nothing to be resolved: the directory is made and opened. None where
+/// the destination is elsewhere, or is there already.
+fn below_fresh(context: &Context<'_>, destination: &Path) -> Option<OwnedFd> {
+    let fresh = context.fresh.borrow();
+    let (place, mount) = fresh.as_ref()?;
+    let name = destination.strip_prefix(place).ok().filter(|rest| rest.components().count() == 1)?;
+    rustix::fs::mkdirat(mount, name, Mode::from_raw_mode(0o755)).ok()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, name, flags, Mode::empty()).ok()
 }
 
 /// procfs and sysfs go on an ordinary directory only: a rootfs whose /proc is a symlink would move them

@@ -34,37 +34,30 @@ pub fn mask(paths: &[String], null: OwnedFd, done: &Done) -> Result<()> {
     let mut file = Source::new(null, done);
     let mut directory: Option<Source<'_>> = None;
     for path in paths {
-        match file.cover(path) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            // What move_mount(2) says of a file over a directory.
-            Err(Errno::NOTDIR | Errno::INVAL) => {
-                let source = match &mut directory {
-                    Some(source) => source,
-                    none => none.insert(Source::empty_directory(done)?),
-                };
-                match source.cover(path) {
-                    // A path through something that is no directory does not exist.
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
-                    Err(errno) => return Err(Error::path("mask", path)(errno)),
-                }
-            }
-            Err(errno) => return Err(Error::path("mask", path)(errno)),
-        }
+        let source = match rustix::fs::stat(path.as_str()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(errno) => return Err(Error::path("stat", path)(errno)),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => &mut file,
+            Ok(_) => match &mut directory {
+                Some(source) => source,
+                none => none.insert(Source::empty_directory(done)?),
+            },
+        };
+        source.cover(path).map_err(Error::path("mask", path))?;
     }
     Ok(())
 }
 
+/// A mount to cover paths with: itself first, then clones of it.
 struct Source<'a> {
-    /// The first mount, once it is attached.
-    attached: Option<OwnedFd>,
-    /// One that waits for a path that exists.
-    spare: Option<OwnedFd>,
+    mount: OwnedFd,
+    attached: bool,
     done: &'a Done,
 }
 
 impl<'a> Source<'a> {
     fn new(mount: OwnedFd, done: &'a Done) -> Self {
-        Self { attached: None, spare: Some(mount), done }
+        Self { mount, attached: false, done }
     }
 
     fn empty_directory(done: &'a Done) -> Result<Self> {
@@ -75,27 +68,18 @@ impl<'a> Source<'a> {
     }
 
     fn cover(&mut self, path: &str) -> rustix::io::Result<()> {
-        let mount = match (self.spare.take(), &self.attached) {
-            (Some(spare), _) => spare,
-            // A clone of an attached mount is allowed, one of a detached mount only since Linux 6.15.
-            (None, Some(attached)) => {
-                let clone = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_EMPTY_PATH;
-                open_tree(attached, "", clone)?
-            }
-            (None, None) => return Err(Errno::NOENT),
-        };
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-        if let Err(errno) = move_mount(&mount, "", CWD, path, flags) {
-            self.spare = Some(mount);
-            return Err(errno);
+        if !self.attached {
+            self.attached = true;
+            return move_mount(&self.mount, "", CWD, path, flags);
         }
-        match &self.attached {
-            None => self.attached = Some(mount),
-            Some(_) => self.done.push(mount),
-        }
-        Ok(())
+        // A clone of an attached mount is allowed, one of a detached mount only since Linux 6.15.
+        let clone =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let copy = open_tree(&self.mount, "", clone)?;
+        let moved = move_mount(&copy, "", CWD, path, flags);
+        self.done.push(copy);
+        moved
     }
 }
 

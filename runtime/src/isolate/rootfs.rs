@@ -12,12 +12,15 @@ use crate::{Error, Result};
 
 /// Cuts the caller's mounts off and attaches the detached root over "/": no path is resolved again. The process
 /// itself still sees the old tree, by paths, until [`enter`].
-pub fn attach(root: OwnedFd) -> Result<Tree> {
+pub fn attach(root: OwnedFd, executable: &OwnedFd) -> Result<Tree> {
     let private = Attr { propagation: libc::MS_PRIVATE, ..Attr::default() };
     // Recursive: else the unmounting of the old tree would reach the caller's mounts (crun #2059).
     sys::set_attr(CWD, c"/", true, private).map_err(Error::sys("make the old root private"))?;
     move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(Error::sys("attach the root file system"))?;
+    // Our own executable's mount goes with the old tree: closed without ever being attached, it would cost a grace
+    // period of its own. Where the host has no such file it does.
+    let _ = move_mount(executable, "", CWD, "/dev/full", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
     Ok(Tree::new(root))
 }
 

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Start time (clock ticks since boot) and state from /proc/PID/stat. None where there is no such process.
 pub fn stat(pid: i32) -> Option<(u64, char)> {
     let mut buffer = [0; 1024];
-    let text = read(&format!("/proc/{pid}/stat"), &mut buffer).ok()?;
+    let text = read(format!("/proc/{pid}/stat"), &mut buffer).ok()?;
     // The name of the process, in parentheses, may contain anything.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -33,7 +33,7 @@ pub fn ignored_signals() -> Result<u64> {
 }
 
 /// A small file of procfs in one read: its content is made at that moment.
-fn read<'a>(path: impl AsRef<Path>, buffer: &'a mut [u8]) -> rustix::io::Result<&'a str> {
+fn read(path: impl AsRef<Path>, buffer: &mut [u8]) -> rustix::io::Result<&str> {
     let file = openat(CWD, path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let length = rustix::io::read(&file, &mut *buffer)?;
     Ok(std::str::from_utf8(&buffer[..length]).unwrap_or_else(|error| {

@@ -40,7 +40,7 @@ pub struct Create {
     pub cgroups: View,
     /// Whether the first descriptor is the start socket, on which init waits for `hearth start`.
     pub waits_for_start: bool,
-    /// Whether the next descriptor is the root file system, a detached mount.
+    /// Whether the next descriptors are the root file system and our own executable, detached mounts.
     pub has_root: bool,
     /// Whether the next descriptor is a network namespace to enter, made for this container.
     pub has_network: bool,

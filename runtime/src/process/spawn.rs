@@ -22,6 +22,9 @@ use crate::{Error, Result};
 pub struct Spawned {
     pub child: Child,
     pub socket: OwnedFd,
+    /// The clone that the child was executed from. To close a mount that was never attached costs a grace period
+    /// of the kernel's: it is kept until nobody waits, or until init has attached it to a tree that goes anyway.
+    pub executable: Option<OwnedFd>,
 }
 
 /// Exit codes of a child that failed before it could speak.
@@ -52,7 +55,7 @@ pub fn container(host: &Host, leaf: &Leaf, preserve_fds: u32, made_ahead: u64) -
         through_helper(host, &joined, new_time, request, &launch, &theirs, enter)?
     };
     drop(theirs);
-    let spawned = Spawned { child, socket: ours };
+    let spawned = Spawned { child, socket: ours, executable: Some(launch.executable) };
     if maps_ids {
         idmap::write(spawned.child.pid, &host.uid_mappings, &host.gid_mappings)?;
         rustix::io::write(&spawned.socket, &[1]).map_err(Error::sys("tell the child of its id mappings"))?;
@@ -67,7 +70,7 @@ pub fn joiner(leaf: &Leaf, preserve_fds: u32) -> Result<Spawned> {
     let enter = Enter { wait_for_maps: false, become_root: false };
     let request = Request { flags: 0, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork: true };
     let child = clone_into(request, |request| spawn(request, || launch.enter(&theirs, enter)))?;
-    Ok(Spawned { child, socket: ours })
+    Ok(Spawned { child, socket: ours, executable: Some(launch.executable) })
 }
 
 /// What a child that ended without a word had to say.

@@ -21,6 +21,8 @@ use record::Record;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
+/// Before a container's directory has its name; no id starts with a dot.
+const DRAFT: &str = ".new-";
 pub const START_SOCKET: &str = "start.sock";
 /// Directory of the container's NOTIFY_SOCKET.
 pub const NOTIFY: &str = "notify";
@@ -62,6 +64,24 @@ impl Root {
         Ok(ids)
     }
 
+    /// Removes what a creator that died at its very first steps left: no container has that name yet.
+    pub fn remove_drafts(&self) -> Result<usize> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return Ok(0) };
+        let drafts = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_draft = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(DRAFT.as_bytes()))
+        };
+        let mut removed = 0;
+        for path in drafts.filter(is_draft) {
+            let Ok(fd) = directory(CWD, &path) else { continue };
+            if try_lock(fd.as_fd()).map_err(Error::path("lock", &path))? {
+                rustix::fs::rmdir(&path).map_err(Error::path("rmdir", &path))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     pub fn open(&self, id: &str) -> Result<Dir> {
         validate::id(id)?;
         let path = self.path.join(id);
@@ -76,7 +96,7 @@ impl Root {
     pub fn reserve(&self, id: &str) -> Result<Option<Dir>> {
         validate::id(id)?;
         let path = self.path.join(id);
-        let draft = self.path.join(format!(".new-{id}"));
+        let draft = self.path.join(format!("{DRAFT}{id}"));
         let fail = |call| Error::path(call, &path);
         let mode = Mode::from_raw_mode(0o700);
         match rustix::fs::mkdir(&draft, mode) {
@@ -151,15 +171,21 @@ impl Dir {
     /// None where its creator died before it wrote one.
     pub fn read(&self) -> Result<Option<Record>> {
         match self.read_file(STATE) {
+            // Empty: it died between the making and the one write of the first.
+            Ok(text) if text.is_empty() => Ok(None),
             Ok(text) => Record::parse(&text).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::path("read", self.path.join(STATE))(error)),
         }
     }
 
+    /// The first record and the config, of a container that nobody can have read yet.
+    pub fn write_first(&self, record: &Record) -> Result<()> {
+        self.create(STATE, &to_json(record)?)
+    }
+
     pub fn write(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|source| Error::Json { what: STATE.into(), source })?;
-        self.replace(STATE, &text)
+        self.replace(STATE, &to_json(record)?)
     }
 
     /// config.json as it was when the container was created.
@@ -168,7 +194,7 @@ impl Dir {
     }
 
     pub fn write_config(&self, text: &[u8]) -> Result<()> {
-        self.replace(CONFIG, text)
+        self.create(CONFIG, text)
     }
 
     /// Removes the directory and what Hearth puts there.
@@ -213,21 +239,29 @@ impl Dir {
         use std::io::Read;
         const LIMIT: u64 = 64 << 20;
         let file = rustix::fs::openat(&self.fd, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(16 << 10);
         fs::File::from(file).take(LIMIT).read_to_end(&mut text)?;
         Ok(text)
     }
 
-    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let fail = |call| Error::path(call, self.path.join(name));
-        let draft = format!(".{name}");
+    fn create(&self, name: &str, text: &[u8]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, &draft, flags, Mode::from_raw_mode(0o600))
-            .map_err(fail("create"))?;
-        io::Write::write_all(&mut fs::File::from(file), text)
-            .map_err(Error::path("write", self.path.join(name)))?;
-        rustix::fs::renameat(&self.fd, &draft, &self.fd, name).map_err(fail("rename"))
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(Error::path("create", self.path.join(name)))?;
+        let written = io::Write::write_all(&mut fs::File::from(file), text);
+        written.map_err(Error::path("write", self.path.join(name)))
     }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let draft = format!(".{name}");
+        self.create(&draft, text)?;
+        rustix::fs::renameat(&self.fd, &draft, &self.fd, name)
+            .map_err(Error::path("rename", self.path.join(name)))
+    }
+}
+
+fn to_json(record: &Record) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|source| Error::Json { what: STATE.into(), source })
 }
 
 fn directory(at: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::check;
 
@@ -81,17 +82,22 @@ pub fn spawn<F: FnOnce() -> u8>(request: Request<'_>, body: F) -> io::Result<Chi
     // exec'd or exited, without it the child has copies of its own. `entry::<F>` is given the pointer to `body`,
     // whose type it was made for, exactly once in the child; the parent only drops it.
     let pid = unsafe { clone3(&raw const args, size_of::<CloneArgs>(), entry::<F>, data.cast()) };
-    if pid < 0 {
-        return Err(io::Error::from_raw_os_error(i32::try_from(-pid).unwrap_or(libc::EINVAL)));
-    }
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so the kernel stored a descriptor that nobody else owns.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let child = child_of(pid, pidfd)?;
     // The child took (or copied) the closure; the parent must not run its destructor twice under CLONE_VM.
     if request.vfork {
         std::mem::forget(body);
     }
-    Ok(Child { pid, pidfd })
+    Ok(child)
+}
+
+/// What clone3 returned, with CLONE_PIDFD.
+fn child_of(pid: i64, pidfd: RawFd) -> io::Result<Child> {
+    if pid < 0 {
+        return Err(io::Error::from_raw_os_error(i32::try_from(-pid).unwrap_or(libc::EINVAL)));
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    // SAFETY: clone3 succeeded, so the kernel stored a descriptor that nobody else owns.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
 extern "C" fn entry<F: FnOnce() -> u8>(data: *mut c_void) -> ! {
@@ -100,6 +106,78 @@ extern "C" fn entry<F: FnOnce() -> u8>(data: *mut c_void) -> ! {
     let status = body.take().map_or(255, |run| run());
     // SAFETY: _exit runs no destructor and no atexit handler, which belong to the parent.
     unsafe { libc::_exit(c_int::from(status)) }
+}
+
+/// A process beside this one, in the same memory and with the same descriptors, for one call that takes its time.
+/// No thread: there is nothing of the C library's to set up, and a later clone of this process copies no lock that
+/// it could hold.
+#[derive(Debug)]
+pub struct Beside {
+    child: Option<Child>,
+    job: Box<Job>,
+    _stack: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Job {
+    body: fn() -> io::Result<OwnedFd>,
+    /// A descriptor, or an errno as a negative number.
+    result: AtomicI32,
+}
+
+impl Beside {
+    /// `body` must neither allocate nor lock.
+    pub fn start(body: fn() -> io::Result<OwnedFd>) -> io::Result<Self> {
+        let mut job = Box::new(Job { body, result: AtomicI32::new(-libc::EIO) });
+        let mut stack = Vec::<u8>::with_capacity(STACK);
+        let mut pidfd: RawFd = -1;
+        let args = CloneArgs {
+            flags: (libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD) as u64,
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: (stack.as_mut_ptr() as u64 + 15) & !15,
+            stack_size: (STACK as u64 - 16) & !15,
+            ..CloneArgs::default()
+        };
+        let data = &raw mut *job;
+        // SAFETY: stack and job are on the heap and owned by the value that is returned, which waits for the child
+        // before it lets go of them; `work` is given the job that it was written for.
+        let pid = unsafe { clone3(&raw const args, size_of::<CloneArgs>(), work, data.cast()) };
+        let child = child_of(pid, pidfd)?;
+        Ok(Self { child: Some(child), job, _stack: stack })
+    }
+
+    pub fn wait(mut self) -> io::Result<OwnedFd> {
+        self.join();
+        match self.job.result.load(Ordering::Acquire) {
+            // SAFETY: the child left this descriptor in our table and gave it up with its number.
+            number @ 0.. => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+            errno => Err(io::Error::from_raw_os_error(-errno)),
+        }
+    }
+
+    fn join(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = waitid(WaitId::Pid(child.pid), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+extern "C" fn work(data: *mut c_void) -> ! {
+    // SAFETY: `Beside::start` passed its own job, which outlives this process and is only read, but for an atomic.
+    let job = unsafe { &*data.cast::<Job>() };
+    let result = match (job.body)() {
+        Ok(fd) => fd.into_raw_fd(),
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+    };
+    job.result.store(result, Ordering::Release);
+    exit_now(0)
 }
 
 /// The raw call. In the child, `entry(data)` runs on the stack that `args` names (or on a copy of the caller's).
@@ -112,8 +190,8 @@ unsafe fn clone3(
     size: usize,
     entry: extern "C" fn(*mut c_void) -> !,
     data: *mut c_void,
-) -> isize {
-    let ret: isize;
+) -> i64 {
+    let ret: i64;
     // SAFETY: only the child leaves the parent's flow, and never comes back: `entry` does not return. The parent
     // sees an ordinary system call that clobbers rcx and r11.
     unsafe {
@@ -127,7 +205,7 @@ unsafe fn clone3(
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => ret,
+            inlateout("rax") libc::SYS_clone3 => ret,
             in("rdi") args,
             in("rsi") size,
             in("r12") data,
@@ -149,8 +227,8 @@ unsafe fn clone3(
     size: usize,
     entry: extern "C" fn(*mut c_void) -> !,
     data: *mut c_void,
-) -> isize {
-    let ret: isize;
+) -> i64 {
+    let ret: i64;
     // SAFETY: as on x86_64.
     unsafe {
         std::arch::asm!(
@@ -161,7 +239,7 @@ unsafe fn clone3(
             "blr x21",
             "brk #1",
             "2:",
-            inlateout("x0") args => ret,
+            inlateout("x0") args as i64 => ret,
             in("x1") size,
             in("x8") libc::SYS_clone3,
             in("x20") data,

@@ -11,8 +11,11 @@ use crate::program;
 /// Seldom the exit status of a runtime that failed.
 pub const EXPECTED: i32 = 42;
 
-const SYS_EXIT: u32 = 60;
-const SYS_PAUSE: u32 = 34;
+pub const SYS_EXIT: u32 = 60;
+pub const SYS_PAUSE: u32 = 34;
+/// The same two programs outside any bundle.
+pub const EXITING: &str = "exiting";
+pub const SLEEPING: &str = "sleeping";
 const PROGRAM: &str = "/bin/true";
 const SLEEPER: &str = "/bin/pause";
 

@@ -175,8 +175,8 @@ pub fn memory(bench: &Bench, bundle: &Bundle) -> Section {
         let ids: Vec<String> = (0..CONTAINERS).map(|_| bench.next_id()).collect();
         let started: Vec<_> = ids.iter().map(|id| bench.sleeper(&contender, bundle, id)).collect();
         sleep(Duration::from_millis(300));
-        let found = descendants();
-        let pss: u64 = found.iter().filter_map(|pid| pss(*pid)).sum();
+        let found: Vec<u64> = descendants().into_iter().filter_map(pss).collect();
+        let pss: u64 = found.iter().sum();
         for (id, pid) in ids.iter().zip(&started) {
             match pid {
                 Ok(pid) => bench.end_sleeper(&contender, id, *pid),

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open, wait, waitid,
+};
 use tempfile::TempDir;
 
 use super::args::Options;
-use super::bundles::{Bundle, EXPECTED};
+use super::bundles::{Bundle, EXITING, EXPECTED, SLEEPING, SYS_EXIT, SYS_PAUSE};
 use super::contender::{Contender, Kind};
 use super::machine::{self, Mode};
+use crate::program;
 
 /// A launch that takes longer has failed.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -59,6 +62,8 @@ impl Bench {
             .map_err(|e| format!("become subreaper: {e}"))?;
         let make = |text: &String| Bundle::make(text, scratch.path(), mode == Mode::V2);
         let bundles = options.bundles.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+        program::syscall(&scratch.path().join(EXITING), SYS_EXIT, &[u64::from(EXPECTED.unsigned_abs())]);
+        program::syscall(&scratch.path().join(SLEEPING), SYS_PAUSE, &[]);
         let mut notes = Vec::new();
         let floor = compiled_floor(options.floor.as_deref(), scratch.path());
         let floor = floor.map_err(|e| notes.push(format!("no floor and no peak memory: {e}"))).ok();
@@ -82,6 +87,18 @@ impl Bench {
 
     pub fn root(&self) -> PathBuf {
         self.state.path().to_owned()
+    }
+
+    /// Launches without any container, for the verdict on noise.
+    pub fn bare_launches(&self) -> Vec<u32> {
+        const LAUNCHES: usize = 50;
+        let mut samples = Vec::new();
+        for _ in 0..LAUNCHES {
+            std::thread::sleep(Duration::from_millis(10));
+            let program = Command::new(self.scratch.path().join(EXITING));
+            samples.extend(self.checked(program, EXPECTED).map(micros));
+        }
+        samples
     }
 
     pub fn next_id(&self) -> String {
@@ -160,8 +177,11 @@ impl Bench {
 
     /// What our children used meanwhile.
     pub fn accounted(&self, work: impl FnOnce() -> Result<Duration, String>) -> Result<Sample, String> {
+        // What a launch before this one left is not on this one's account.
+        reap_strays();
         let before = used()?;
         let wall = work()?;
+        reap_strays();
         let after = used()?;
         let faults = u32::try_from(after.1 - before.1).unwrap_or(0);
         Ok(Sample { wall: micros(wall), cpu: micros(after.0.saturating_sub(before.0)), faults })
@@ -224,6 +244,11 @@ impl Drop for Bench {
 /// Of every id, and so of every container's group.
 fn prefix() -> String {
     format!("hb{}-", std::process::id())
+}
+
+/// Collects what launches left to us (bwrap does not wait for its program). Only while no thread waits for a child.
+pub fn reap_strays() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 pub fn pid_of(pid_file: &Path) -> Result<Pid, String> {

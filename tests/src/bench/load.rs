@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::bundles::Bundle;
 use super::contender::Contender;
-use super::launch::{Bench, micros};
+use super::launch::{Bench, micros, reap_strays};
 use super::report::{Cell, Row, Section};
 use super::say;
 use super::stats::{median, ms, percentile};
@@ -39,6 +39,7 @@ fn storm(bench: &Bench, contender: &Contender, bundle: &Bundle, arrivals: &[Dura
         }
     });
     let total = begin.elapsed();
+    reap_strays();
     let results = results.into_inner().unwrap_or_default();
     let failed = results.iter().filter(|result| result.is_err()).count();
     let failure = results.iter().find_map(|result| result.clone().err());

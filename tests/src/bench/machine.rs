@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use super::args::Cgroups;
+use super::bundles::SLEEPING;
 use super::launch::{Bench, micros};
 use super::report::Section;
 use super::stats::{median, percentile};
@@ -154,7 +155,7 @@ impl Machine {
             notes
                 .push("everything ran at real-time priority, ahead of whatever else the machine does".into());
         }
-        let procs_write = procs_write(bench.mode, &bench.scratch.path().join("rootfs/bin/pause"));
+        let procs_write = procs_write(bench.mode, &bench.scratch.path().join(SLEEPING));
         let procs_write =
             procs_write.map_err(|e| notes.push(format!("cgroup.procs not timed: {e}"))).unwrap_or_default();
         Ok(Self {
@@ -180,15 +181,18 @@ impl Machine {
         })
     }
 
-    /// After the measuring: load, stolen time, and the verdict.
-    pub fn look_again(&mut self, sections: &[Section]) {
+    /// After the measuring: load, stolen time, and the verdict by the bare launches of this run, or by some more.
+    pub fn look_again(&mut self, bench: &Bench, sections: &[Section]) {
         self.load_after = load();
         let (all, stolen) = cpu_times();
         self.stolen = 100.0 * (stolen - self.cpu_times.1) as f64 / (all - self.cpu_times.0).max(1) as f64;
-        let bare = sections.iter().filter(|section| section.key.contains("-run-"));
-        let bare = bare.filter_map(|section| section.samples("bare", "wall")).next();
-        (self.verdict, self.too_noisy) =
-            bare.map_or(("no bare launches: noise unknown".into(), false), verdict);
+        let own = |section: &Section| section.key.contains("-true-run-");
+        let bare = sections
+            .iter()
+            .filter(|section| own(section))
+            .find_map(|section| section.samples("bare", "wall"));
+        let bare = bare.map_or_else(|| bench.bare_launches(), <[u32]>::to_vec);
+        (self.verdict, self.too_noisy) = verdict(&bare);
     }
 
     pub fn lines(&self) -> Vec<String> {

@@ -42,7 +42,7 @@ pub fn main() -> Result<(), String> {
         say(&format!("warning: {failed}"));
     }
     measure(&mut bench, &mut report);
-    report.machine.look_again(&report.sections);
+    report.machine.look_again(&bench, &report.sections);
     let options = &bench.options;
     print(&report.text())?;
     if let Some(path) = &options.json {

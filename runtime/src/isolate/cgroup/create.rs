@@ -28,17 +28,20 @@ pub struct Leaf {
     pub tasks: Vec<OwnedFd>,
     /// What was asked for and could not be had, where that is no failure: to be logged as warnings.
     pub notes: Vec<String>,
+    /// Whether the v2 group was there before.
+    tracker: Made,
 }
 
 impl Placement {
-    /// Makes the groups with their limits and device rules, and opens them. A rootless caller whose config names
+    /// Makes the groups with their limits, and opens them; [`Self::restrict`] is to follow before anything of the
+    /// container's own runs in them. A rootless caller whose config names
     /// neither place nor limits, and who may not make groups, goes without: the placement then is empty, and is to
     /// be stored so.
-    pub fn create(&mut self, resources: Option<&LinuxResources>, devices: &[DeviceRule]) -> Result<Leaf> {
+    pub fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Leaf> {
         let is_optional = !self.given && resources.is_none_or(|r| limits::needed(r).is_empty());
         let work = self.work(resources, &Current::default())?;
         let mut made = Vec::new();
-        let result = self.build(work, devices, &mut made);
+        let result = self.build(work, &mut made);
         let Err(error) = result else { return result };
         for dir in made.iter().rev() {
             // The failure that is reported is the first one.
@@ -70,14 +73,13 @@ impl Placement {
         Ok(leaf)
     }
 
-    fn build(&self, work: Work<'_>, devices: &[DeviceRule], made: &mut Vec<PathBuf>) -> Result<Leaf> {
+    fn build(&self, work: Work<'_>, made: &mut Vec<PathBuf>) -> Result<Leaf> {
         let mut leaf = Leaf::default();
-        let mut tracker = Made::Now;
         for group in self.groups() {
             let dir = group.dir();
             if make(group, &dir, made)? == Made::Before && Some(group) == self.tracker() {
                 self.check_unused(&dir)?;
-                tracker = Made::Before;
+                leaf.tracker = Made::Before;
             }
             if group.has("cpuset") {
                 inherit_cpuset(&dir)?;
@@ -86,8 +88,14 @@ impl Placement {
         }
         self.carry_out(&work)?;
         leaf.notes = work.notes;
-        leaf.notes.extend(self.restrict_devices(leaf.v2.as_ref(), devices, tracker)?);
         Ok(leaf)
+    }
+
+    /// Puts the device rules in force. The container's init may be at work meanwhile: it makes nodes, and opens
+    /// none that the rules could deny.
+    pub fn restrict(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
+        leaf.notes.extend(self.restrict_devices(leaf.v2.as_ref(), devices, leaf.tracker)?);
+        Ok(())
     }
 
     /// As runc: a group that is there already may be used, but not one that something runs in.
@@ -115,8 +123,9 @@ impl Leaf {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(super) enum Made {
+    #[default]
     Now,
     Before,
 }

@@ -71,7 +71,8 @@ impl Fixture {
         let limits = resources(limits);
         let mut fixture = Self::plan(path, joins, Some(&limits));
         let rules = device_rules(Some(&limits), &[]).unwrap();
-        let leaf = fixture.placement.create(Some(&limits), &rules).unwrap();
+        let mut leaf = fixture.placement.create(Some(&limits)).unwrap();
+        fixture.placement.restrict(&mut leaf, &rules).unwrap();
         (fixture, leaf)
     }
 
@@ -289,11 +290,11 @@ fn parents_come_and_go_with_their_last_group() {
     }
     let limits = resources(json!({ "pids": { "limit": 5 } }));
     let mut first = Fixture::plan("/a/one", Joins::Limited, Some(&limits));
-    first.placement.create(Some(&limits), &[]).unwrap();
+    first.placement.create(Some(&limits)).unwrap();
     let host = Host::detect().unwrap();
     let path = format!("/{}/a/two", first.top);
     let mut second = Placement::plan(&host, Some(&path), "two", Joins::Limited, Some(&limits)).unwrap();
-    second.create(Some(&limits), &[]).unwrap();
+    second.create(Some(&limits)).unwrap();
     first.placement.destroy().unwrap();
     assert!(second.v2_dir().unwrap().exists());
     second.destroy().unwrap();
@@ -317,7 +318,7 @@ fn a_failure_leaves_nothing() {
     ] {
         let limits = resources(limits);
         let mut fixture = Fixture::plan("/a/b", Joins::All, Some(&limits));
-        let error = fixture.placement.create(Some(&limits), &[]).unwrap_err();
+        let error = fixture.placement.create(Some(&limits)).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(fixture.leftovers(), Vec::<PathBuf>::new(), "after {error}");
     }
@@ -330,9 +331,9 @@ fn a_group_in_use_or_frozen_is_refused_and_stays_as_it_is() {
     }
     let (fixture, _leaf) = Fixture::new("/x", Joins::Limited, json!({}));
     let mut again = fixture.placement.clone();
-    again.create(None, &[]).unwrap();
+    again.create(None).unwrap();
     let mut child = fixture.spawn("sleep 30");
-    let error = again.create(None, &[]).unwrap_err().to_string();
+    let error = again.create(None).unwrap_err().to_string();
     assert!(error.contains("is not empty: ") && error.contains("process(es) found"), "{error}");
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
@@ -340,7 +341,7 @@ fn a_group_in_use_or_frozen_is_refused_and_stays_as_it_is() {
     fixture.placement.kill_all(9).unwrap();
     wait_until("empty", || fixture.placement.processes().unwrap().is_empty());
     fixture.placement.freeze().unwrap();
-    let error = again.create(None, &[]).unwrap_err().to_string();
+    let error = again.create(None).unwrap_err().to_string();
     assert!(error.contains("frozen"), "{error}");
     fixture.placement.thaw().unwrap();
 }
@@ -511,7 +512,7 @@ fn a_v2_host_gets_its_controllers_from_the_root_down() {
 
         let memory = resources(json!({ "memory": { "limit": 1 << 20 } }));
         let mut fixture = Fixture::plan("/a", Joins::Limited, Some(&memory));
-        let error = fixture.placement.create(Some(&memory), &[]).unwrap_err().to_string();
+        let error = fixture.placement.create(Some(&memory)).unwrap_err().to_string();
         if !before.contains("hugetlb") {
             fs::write(control, "-hugetlb").unwrap();
         }

@@ -71,19 +71,10 @@ pub(super) struct Rule {
     pub(super) place: usize,
 }
 
-impl PartialEq for Rule {
-    /// Two rules that compile to the same code.
-    fn eq(&self, other: &Self) -> bool {
-        self.conditions == other.conditions && self.answer == other.answer
-    }
-}
-
 impl Rule {
-    /// Whether this rule says all that `narrow` does, and said so before `broad` came.
-    fn makes_needless(&self, narrow: &Self, broad: &Self) -> bool {
-        self.answer == narrow.answer
-            && self.place < broad.place
-            && self.conditions.iter().all(|condition| narrow.conditions.contains(condition))
+    /// Whether this rule applies wherever the other does. Then it is tried first, too.
+    fn covers(&self, other: &Self) -> bool {
+        self.conditions.iter().all(|condition| other.conditions.contains(condition))
     }
 }
 
@@ -96,76 +87,148 @@ pub(super) struct Contradiction {
 
 /// The rules of one call, given in the profile's order, in the order in which they are tried; without those that
 /// can't be reached.
-pub(super) fn order(rules: &[Rule], arch: Arch) -> Result<Vec<Rule>, Contradiction> {
-    let mut ranks = Ranks { wide: arch.wide(), seen: Vec::new() };
-    let mut keyed: Vec<_> = rules.iter().map(|rule| (ranks.key(&rule.conditions), rule)).collect();
-    keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut ordered: Vec<Rule> = Vec::with_capacity(rules.len());
-    for (_, rule) in keyed {
-        // What starts with all conditions of a rule stands right behind it, and can never be reached.
-        match ordered.last().filter(|last| rule.conditions.starts_with(&last.conditions)) {
-            Some(last)
-                if contradict(last, rule)
-                    && !ordered.iter().any(|other| other.makes_needless(rule, last)) =>
-            {
-                let (earlier, later) = (last.place.min(rule.place), last.place.max(rule.place));
-                return Err(Contradiction { earlier, later });
+pub(super) fn order(rules: &[Rule], arch: Arch) -> Result<Vec<&Rule>, Contradiction> {
+    let mut tree = Tree::new(arch.wide());
+    let needed = needed(rules)?;
+    let mut paths: Vec<_> = needed.into_iter().map(|rule| (tree.enter(&rule.conditions), rule)).collect();
+    let places = tree.places();
+    paths.iter_mut().flat_map(|(path, _)| path).for_each(|node| *node = places[*node]);
+    paths.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let ordered: Vec<_> = paths.into_iter().map(|(_, rule)| rule).collect();
+    // What starts with all conditions of a later rule stands right behind it, and would be lost in silence.
+    match ordered.windows(2).find(|pair| pair[1].conditions.starts_with(&pair[0].conditions)) {
+        Some(pair) => Err(Contradiction { earlier: pair[1].place, later: pair[0].place }),
+        None => Ok(ordered),
+    }
+}
+
+/// Leaves out the rules that an earlier one covers, and those that a later one with the same answer does.
+fn needed(rules: &[Rule]) -> Result<Vec<&Rule>, Contradiction> {
+    let mut needed: Vec<&Rule> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let covering = needed.iter().filter(|earlier| earlier.covers(rule));
+        match covering.min_by_key(|earlier| earlier.conditions.len()) {
+            Some(same) if rule.covers(same) && rule.answer != same.answer => {
+                return Err(Contradiction { earlier: same.place, later: rule.place });
             }
             Some(_) => {}
-            None => ordered.push(rule.clone()),
+            None => {
+                needed.retain(|earlier| rule.answer != earlier.answer || !rule.covers(earlier));
+                needed.push(rule);
+            }
         }
     }
-    Ok(ordered)
+    Ok(needed)
 }
 
-/// Whether the narrower of two rules is lost although it came first, or both are the same but for the answer.
-fn contradict(broad: &Rule, narrow: &Rule) -> bool {
-    broad.answer != narrow.answer && (narrow.place < broad.place || narrow.conditions == broad.conditions)
-}
-
-/// Remembers in which order comparisons of a word were first seen: libseccomp keeps equal comparisons together.
+/// libseccomp's tree of comparisons, as far as it settles the order of rules. It compares words; rules that start
+/// alike share nodes, and so do a comparison and its opposite if nothing that stands behind the new one comes first.
 #[derive(Debug)]
-struct Ranks {
+struct Tree {
     wide: bool,
-    seen: Vec<Comparison>,
+    nodes: Vec<Node>,
+    /// The nodes that are tried one after the other, as indices; the first level is the root.
+    levels: Vec<Vec<usize>>,
 }
 
-type Comparison = (u8, bool, bool, Option<u64>, u64);
-type Key = (Reverse<u8>, u8, u64, usize, u64, usize);
+#[derive(Debug)]
+struct Node {
+    comparison: Comparison,
+    class: Class,
+    /// The levels to go on with where the comparison fails or holds.
+    below: [Option<usize>; 2],
+}
 
-impl Ranks {
-    fn key(&mut self, conditions: &[Condition]) -> Vec<Key> {
-        conditions.iter().map(|condition| self.one(condition)).collect()
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Comparison {
+    argument: u8,
+    jump: Jump,
+    mask: Option<u32>,
+    value: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Equality,
+    UpperBound,
+    LowerBound,
+}
+
+impl Tree {
+    fn new(wide: bool) -> Self {
+        Self { wide, nodes: Vec::new(), levels: vec![Vec::new()] }
     }
 
-    fn one(&mut self, c: &Condition) -> Key {
+    /// Enters a rule and answers with its nodes.
+    fn enter(&mut self, conditions: &[Condition]) -> Vec<usize> {
         use Operator::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
-        let (high, low) = (c.value >> 32, c.value & u64::from(u32::MAX));
-        let class = match c.operator {
-            Equal | NotEqual => 0,
-            Less | LessEqual => 1,
-            Greater | GreaterEqual => 2,
-        };
-        let (equality, strict) = (class == 0, matches!(c.operator, Greater | LessEqual));
-        let first = match self.wide {
-            true => self.rank((c.argument, equality, false, c.mask.map(|mask| mask >> 32), high)),
-            false => 0,
-        };
-        let second = self.rank((c.argument, equality, strict, c.mask, c.value));
-        let towards = |word: u64| if class == 1 { word } else { u64::MAX - word };
-        (Reverse(c.argument), class, towards(high), first, towards(low), second)
+        let mut path = Vec::with_capacity(2 * conditions.len());
+        let mut level = 0;
+        for c in conditions {
+            let (class, jump, holds) = match c.operator {
+                Equal => (Class::Equality, Jump::Equal, true),
+                NotEqual => (Class::Equality, Jump::Equal, false),
+                Less => (Class::UpperBound, Jump::GreaterEqual, false),
+                LessEqual => (Class::UpperBound, Jump::Greater, false),
+                GreaterEqual => (Class::LowerBound, Jump::GreaterEqual, true),
+                Greater => (Class::LowerBound, Jump::Greater, true),
+            };
+            let (mask, value, argument) = (c.mask.map(halves), halves(c.value), c.argument);
+            if self.wide {
+                let jump = if jump == Jump::Equal { Jump::Equal } else { Jump::Greater };
+                let high = Comparison { argument, jump, mask: mask.map(|mask| mask.0), value: value.0 };
+                path.push(self.node(level, high, class));
+                level = self.below(path[path.len() - 1], true);
+            }
+            let low = Comparison { argument, jump, mask: mask.map(|mask| mask.1), value: value.1 };
+            path.push(self.node(level, low, class));
+            level = self.below(path[path.len() - 1], holds);
+        }
+        path
     }
 
-    fn rank(&mut self, comparison: Comparison) -> usize {
-        self.seen.iter().position(|seen| *seen == comparison).unwrap_or_else(|| {
-            self.seen.push(comparison);
-            self.seen.len() - 1
+    fn node(&mut self, level: usize, comparison: Comparison, class: Class) -> usize {
+        let rank = |c: Comparison, class| {
+            (
+                Reverse(c.argument),
+                class,
+                if class == Class::UpperBound { c.value } else { u32::MAX - c.value },
+            )
+        };
+        let found = self.levels[level].iter().position(|node| {
+            let node = &self.nodes[*node];
+            node.comparison == comparison || rank(comparison, class) < rank(node.comparison, node.class)
+        });
+        let at = found.unwrap_or(self.levels[level].len());
+        if let Some(node) = self.levels[level].get(at)
+            && self.nodes[*node].comparison == comparison
+        {
+            return *node;
+        }
+        self.nodes.push(Node { comparison, class, below: [None; 2] });
+        self.levels[level].insert(at, self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    fn below(&mut self, node: usize, holds: bool) -> usize {
+        *self.nodes[node].below[usize::from(holds)].get_or_insert_with(|| {
+            self.levels.push(Vec::new());
+            self.levels.len() - 1
         })
+    }
+
+    /// Each node's place in its level.
+    fn places(&self) -> Vec<usize> {
+        let mut places = vec![0; self.nodes.len()];
+        for (place, node) in self.levels.iter().flat_map(|level| level.iter().enumerate()) {
+            places[*node] = place;
+        }
+        places
     }
 }
 
 /// Writes ordered rules; where none of them matches, the filter goes on at `otherwise`.
-pub(super) fn assemble(rules: &[Rule], arch: Arch, otherwise: Target, code: &mut Assembler) -> Target {
+pub(super) fn assemble(rules: &[&Rule], arch: Arch, otherwise: Target, code: &mut Assembler) -> Target {
     let mut conditions = rules.iter().flat_map(|rule| &rule.conditions);
     let argument = conditions.next().map(|first| first.argument);
     let one_argument = rules.iter().all(|rule| match rule.conditions[..] {
@@ -186,7 +249,7 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    fn one_by_one(mut self, rules: &[Rule], otherwise: Target) -> Target {
+    fn one_by_one(mut self, rules: &[&Rule], otherwise: Target) -> Target {
         rules.iter().rev().fold(otherwise, |next, rule| {
             let matched = Target::Return(rule.answer);
             rule.conditions.iter().rev().fold(matched, |then, condition| self.test(condition, then, next))
@@ -233,7 +296,7 @@ impl Words<'_> {
     }
 
     /// Rules about one argument only: a search tree over its values, high word first.
-    fn by_value(mut self, rules: &[Rule], argument: u8, otherwise: Target) -> Target {
+    fn by_value(mut self, rules: &[&Rule], argument: u8, otherwise: Target) -> Target {
         let decide = |value| {
             let rule = rules.iter().find(|rule| rule.conditions.iter().all(|c| c.holds(value)));
             rule.map_or(otherwise, |rule| Target::Return(rule.answer))
@@ -271,7 +334,7 @@ pub(super) fn halves(value: u64) -> (u32, u32) {
 }
 
 /// Where the answer may change: the first value of every stretch of values that the rules treat alike.
-fn edges(rules: &[Rule], arch: Arch) -> Vec<u64> {
+fn edges(rules: &[&Rule], arch: Arch) -> Vec<u64> {
     let top = if arch.wide() { u64::MAX } else { u64::from(u32::MAX) };
     let mut edges = vec![0];
     for c in rules.iter().flat_map(|rule| &rule.conditions) {

@@ -12,7 +12,7 @@ const JA: u16 = 0x05;
 const RET: u16 = 0x06;
 
 /// A comparison of the loaded word with a constant.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Jump {
     Equal = 0x15,
     Greater = 0x25,

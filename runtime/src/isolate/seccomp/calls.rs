@@ -19,7 +19,7 @@ pub(super) struct Compiler<'a> {
     default: Target,
     unknown_is_enosys: bool,
     /// Argument rules written so far; an equal set is not written again.
-    shared: Vec<(bool, Vec<Rule>, Target)>,
+    shared: Vec<Shared>,
 }
 
 impl<'a> Compiler<'a> {
@@ -102,7 +102,11 @@ impl<'a> Compiler<'a> {
         hits.sort_unstable();
         let mut targets = Vec::with_capacity(hits.len());
         for same in hits.chunk_by(|a, b| a.number() == b.number()) {
-            targets.push((same[0].number(), self.target(same, arch)?));
+            let target = match same.iter().find(|hit| self.unconditional(**hit, arch)) {
+                Some(hit) => Target::Return(self.entries[hit.place()].answer),
+                None => self.conditional(same, arch)?,
+            };
+            targets.push((same[0].number(), target));
         }
         Ok(targets)
     }
@@ -121,20 +125,12 @@ impl<'a> Compiler<'a> {
         hits
     }
 
-    /// Where all rules for one call lead.
-    fn target(&mut self, hits: &[Hit], arch: Arch) -> Result<Target> {
-        let mut rules = Vec::new();
-        for hit in hits {
-            let rule = self.rule(*hit, arch);
-            if rule.conditions.is_empty() {
-                return Ok(Target::Return(rule.answer));
-            }
-            rules.push(rule);
+    /// Where the rules for one call lead, all of which have conditions.
+    fn conditional(&mut self, hits: &[Hit], arch: Arch) -> Result<Target> {
+        if let Some(known) = self.shared.iter().find(|known| self.alike(known, hits, arch)) {
+            return Ok(known.target);
         }
-        let same = |(wide, known, _): &&(bool, Vec<Rule>, Target)| *wide == arch.wide() && *known == rules;
-        if let Some((_, _, target)) = self.shared.iter().find(same) {
-            return Ok(*target);
-        }
+        let rules: Vec<_> = hits.iter().map(|hit| self.rule(*hit, arch)).collect();
         let ordered = arguments::order(&rules, arch).map_err(|found| {
             let index = |place: usize| self.entries[place].index;
             let field = format!("linux.seccomp.syscalls[{}]", index(found.later));
@@ -142,24 +138,55 @@ impl<'a> Compiler<'a> {
             Error::invalid(field, "another action for the same call and args", expected)
         })?;
         let target = arguments::assemble(&ordered, arch, self.default, &mut self.code);
-        self.shared.push((arch.wide(), rules, target));
+        self.shared.push(Shared { hits: hits.to_vec(), arch, target });
         Ok(target)
     }
 
     fn rule(&self, hit: Hit, arch: Arch) -> Rule {
-        let entry = self.entries[hit.place()];
-        // Reached through a multiplexed call, the first argument says which call is meant.
-        let carrier =
-            entry.call.multiplexed().filter(|(carrier, _)| arch.multiplexes() && *carrier == hit.number());
-        let selector = carrier.map(|(_, selector)| Condition::equal(0, selector));
-        let own = entry.conditions.iter().filter(|c| selector.is_none() || c.argument != 0);
-        let own = own.map(|c| if arch.wide() { *c } else { c.narrowed() }).filter(|c| !c.always_holds());
-        Rule {
-            conditions: selector.into_iter().chain(own).collect(),
-            answer: entry.answer,
-            place: hit.place(),
-        }
+        let conditions = self.conditions(hit, arch).collect();
+        Rule { conditions, answer: self.entries[hit.place()].answer, place: hit.place() }
     }
+
+    /// What must hold of the arguments, as the architecture sees them.
+    fn conditions(&self, hit: Hit, arch: Arch) -> impl Iterator<Item = Condition> {
+        let selector = self.selector(hit, arch).map(|value| Condition::equal(0, value));
+        let own = self.entries[hit.place()]
+            .conditions
+            .iter()
+            .filter(move |c| selector.is_none() || c.argument != 0);
+        let own = own.map(move |c| if arch.wide() { *c } else { c.narrowed() }).filter(|c| !c.always_holds());
+        selector.into_iter().chain(own)
+    }
+
+    /// Reached through a multiplexed call, the first argument says which call is meant.
+    fn selector(&self, hit: Hit, arch: Arch) -> Option<u64> {
+        let (carrier, selector) =
+            self.entries[hit.place()].call.multiplexed().filter(|_| arch.multiplexes())?;
+        (carrier == hit.number()).then_some(selector)
+    }
+
+    fn unconditional(&self, hit: Hit, arch: Arch) -> bool {
+        let plain = self.entries[hit.place()].conditions.is_empty() && self.selector(hit, arch).is_none();
+        plain || self.conditions(hit, arch).next().is_none()
+    }
+
+    /// Whether two lists of hits come to the same code.
+    fn alike(&self, known: &Shared, hits: &[Hit], arch: Arch) -> bool {
+        let same = |(a, b): (&Hit, &Hit)| {
+            self.entries[a.place()].answer == self.entries[b.place()].answer
+                && self.conditions(*a, known.arch).eq(self.conditions(*b, arch))
+        };
+        known.arch.wide() == arch.wide()
+            && known.hits.len() == hits.len()
+            && known.hits.iter().zip(hits).all(same)
+    }
+}
+
+/// The code of some argument rules.
+struct Shared {
+    hits: Vec<Hit>,
+    arch: Arch,
+    target: Target,
 }
 
 /// An entry that applies to a call of one architecture. In order of the calls' numbers, then of the profile.

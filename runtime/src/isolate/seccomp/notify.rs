@@ -17,7 +17,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, connect, send, sendmsg, socket_with,
+    SocketType, connect, sendmsg, socket_with,
 };
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ impl Agent {
         };
         let json =
             serde_json::to_vec(&state).map_err(|source| Error::Json { what: "state".into(), source })?;
-        send_listener(&self.path, listener, &json)
+        send(&self.path, listener, &json)
     }
 }
 
@@ -116,7 +116,7 @@ impl Agent {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the container process state as JSON, its listener's descriptor (`seccompFd`) riding on the first bytes.
-pub(super) fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
+pub(super) fn send(listener_path: &Path, listener: BorrowedFd<'_>, state_json: &[u8]) -> Result<()> {
     const CONNECT: &str = "failed to connect with seccomp agent specified in the seccomp profile:";
     const SEND: &str = "cannot send seccomp fd to";
     let address = SocketAddrUnix::new(listener_path).map_err(Error::path(CONNECT, listener_path))?;
@@ -131,7 +131,7 @@ pub(super) fn send_listener(listener_path: &Path, listener: BorrowedFd<'_>, stat
     let mut sent = sendmsg(&socket, &[IoSlice::new(state_json)], &mut ancillary, SendFlags::NOSIGNAL)
         .map_err(Error::path(SEND, listener_path))?;
     while sent < state_json.len() {
-        sent += send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
+        sent += rustix::net::send(&socket, &state_json[sent..], SendFlags::NOSIGNAL)
             .map_err(Error::path(SEND, listener_path))?;
     }
     Ok(())

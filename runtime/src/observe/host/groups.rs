@@ -11,7 +11,8 @@ const WANTED: [&str; 3] = ["cpu", "memory", "pids"];
 
 pub(super) fn check() -> Vec<Check> {
     let planned = Host::detect().and_then(|host| {
-        let id = format!("hearth-doctor-{}", std::process::id());
+        // Two at once may have one pid, each in a namespace of its own.
+        let id = format!("hearth-doctor-{}-{}", std::process::id(), crate::observe::now());
         Ok((host.mode(), Placement::plan(&host, None, &id, Joins::All, None)?))
     });
     match planned {
@@ -61,7 +62,11 @@ fn group(mut placement: Placement) -> Check {
     const NAME: &str = "container's cgroup";
     const REMEDY: &str =
         "root or a delegated group; for v2: Linux 5.7, CAP_BPF or CAP_SYS_ADMIN for device rules";
-    let tried = device_rules(None, &[]).and_then(|rules| placement.create(None, &rules)).and_then(|leaf| {
+    let made = placement.create(None).and_then(|mut leaf| {
+        placement.restrict(&mut leaf, &device_rules(None, &[])?)?;
+        Ok(leaf)
+    });
+    let tried = made.and_then(|leaf| {
         let entered = match &leaf.v2 {
             Some(dir) => enter(dir.as_fd()).map(|()| "a process starts in it (CLONE_INTO_CGROUP), "),
             None => Ok(""),

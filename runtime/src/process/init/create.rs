@@ -1,5 +1,6 @@
 //! Makes a container: each numbered step is one kernel mechanism.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -20,7 +21,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     let mut timeline = Timeline::new(create.timeline);
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
-    let root = create.has_root.then(|| fds.next()).flatten();
+    let root = create.has_root.then(|| Some((fds.next()?, fds.next()?))).flatten();
     let netns = create.has_network.then(|| fds.next()).flatten();
     let binds: Vec<OwnedFd> = fds.collect();
     let plan = &create.plan;
@@ -31,7 +32,7 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     step("3 network", network(plan, netns))?;
     timeline.mark("namespaces");
     let tree = match root {
-        Some(root) => Some(step("4 root", rootfs::attach(root))?),
+        Some((root, executable)) => Some(step("4 root", rootfs::attach(root, &executable))?),
         None => None,
     };
     timeline.mark("root attached");
@@ -128,6 +129,7 @@ fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> R
         private_cgroup: create.plan.new_cgroup_namespace,
         label: create.plan.mount_label.as_deref(),
         done,
+        fresh: RefCell::default(),
     };
     create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))
 }
@@ -136,7 +138,7 @@ fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
     if !plan.fill_dev {
         return Ok(());
     }
-    // The nodes get the modes of the plan; `finish` sets the program's own mask.
+    // The nodes get the modes of the plan.
     let umask = rustix::process::umask(Mode::empty());
     devices::fill(tree, &plan.devices, plan.user_namespace)?;
     rustix::process::umask(umask);

@@ -56,13 +56,17 @@ pub(super) fn prepare(
         }
     }
     // Once with root's rights, for a directory that only root may enter, once with the user's own.
-    let as_root = rustix::process::chdir(process.cwd.as_str());
+    // Every way here leads through "/".
+    let elsewhere = process.cwd != "/";
+    let as_root = if elsewhere { rustix::process::chdir(process.cwd.as_str()) } else { Ok(()) };
     step("13 rights", rights::become_user(process, true))?;
     if as_root.is_err() {
         let call = Error::path("chdir to cwd", &process.cwd);
         step("13 cwd", rustix::process::chdir(process.cwd.as_str()).map_err(call))?;
     }
-    step("13 cwd", inside_root())?;
+    if elsewhere {
+        step("13 cwd", inside_root())?;
+    }
     let program = step("13 program", program(process))?;
     Ok(Program { landlock: rules, ..program })
 }

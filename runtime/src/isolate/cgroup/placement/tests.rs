@@ -13,7 +13,7 @@ fn hierarchy(controllers: &[&str], mount: &str, root: &str) -> Hierarchy {
 fn hybrid() -> Host {
     Host {
         v2: Some(hierarchy(&[], "/nowhere/unified", "/")),
-        is_hybrid: false,
+        has_unlisted_v1: false,
         v1: vec![
             hierarchy(&["cpu", "cpuacct"], "/nowhere/cpu,cpuacct", "/"),
             hierarchy(&["memory"], "/nowhere/memory", "/"),
@@ -69,7 +69,7 @@ fn only_missing_parents_are_the_containers_own() {
     let host = Host {
         v2: Some(hierarchy(&[], mount.path().to_str().unwrap(), "/")),
         v1: Vec::new(),
-        is_hybrid: false,
+        has_unlisted_v1: false,
     };
     for (path, parents) in [("/id", 0), ("/there/id", 0), ("/there/a/b/id", 2), ("/a/id", 1)] {
         let placement = plan(&host, Some(path), Joins::All, json!({})).unwrap();
@@ -93,10 +93,10 @@ fn bad_paths_are_refused() {
 
 #[test]
 fn a_host_without_groups_gives_an_empty_placement() {
-    let host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
+    let host = Host { v2: None, v1: Vec::new(), has_unlisted_v1: false };
     let mut placement = plan(&host, None, Joins::Limited, json!({})).unwrap();
     assert!(placement.is_none());
-    let leaf = placement.create(None, &[]).unwrap();
+    let leaf = placement.create(None).unwrap();
     assert!(leaf.v2.is_none() && leaf.tasks.is_empty());
     placement.kill_all(9).unwrap();
     placement.destroy().unwrap();
@@ -104,7 +104,7 @@ fn a_host_without_groups_gives_an_empty_placement() {
     assert!(!placement.is_frozen().unwrap());
     let limits = json!({ "memory": { "limit": 5 } });
     let limits = serde_json::from_value(limits).unwrap();
-    assert!(placement.create(Some(&limits), &[]).unwrap_err().to_string().contains("memory"));
+    assert!(placement.create(Some(&limits)).unwrap_err().to_string().contains("memory"));
 }
 
 /// What a container's record holds: a later version must be able to read it.

@@ -11,8 +11,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use serde_json::json;
 
 use super::interpret::{Data, run};
-use crate::isolate::seccomp::notify::send_listener;
-use crate::isolate::seccomp::{Program, compile, support};
+use crate::isolate::seccomp::{Program, compile, notify, support};
 use crate::sys::seccomp::{attempt, knows_action, knows_flags};
 
 const X86_64: u32 = 0xc000_003e;
@@ -176,7 +175,7 @@ fn an_agent_gets_the_listener_and_hears_of_calls() {
     std::thread::scope(|scope| {
         let notified = scope.spawn(|| {
             let listener = program.load().unwrap().unwrap();
-            send_listener(&path, listener.as_fd(), state.as_bytes()).unwrap();
+            notify::send(&path, listener.as_fd(), state.as_bytes()).unwrap();
             drop(listener);
             attempt(GETPPID, [0; 6])
         });
@@ -212,7 +211,7 @@ fn receive(agent: &UnixListener) -> (Vec<u8>, OwnedFd) {
 fn an_agent_that_is_not_there_is_named() {
     let listener: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     for path in ["/nonexistent/agent", "/dev/null", &format!("/{}", "x".repeat(200))] {
-        let error = send_listener(path.as_ref(), listener.as_fd(), b"{}").unwrap_err().to_string();
+        let error = notify::send(path.as_ref(), listener.as_fd(), b"{}").unwrap_err().to_string();
         assert!(error.contains("failed to connect with seccomp agent") && error.contains(path), "{error}");
     }
 }

@@ -167,11 +167,18 @@ fn judge(profile: &LinuxSeccomp, host: &[Arch], calls: &[Data]) -> Result<(), Te
     // libseccomp sees contradictions while it adds rules, also those that a later rule overrides or that are about
     // a call which does not exist here.
     let Ok(theirs) = theirs else { return Ok(()) };
-    let ours = ours.map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let json = || serde_json::to_string(profile).unwrap();
+    let ours = ours.map_err(|error| TestCaseError::fail(format!("{error}\n{}", json())))?;
     for call in calls.iter().filter(|call| !pseudo(call)) {
         let (answer, _) = run(&ours.filter, call, big_endian);
         let expected = if unknown(profile, host, call) { 0x5_0026 } else { run(&theirs, call, big_endian).0 };
-        prop_assert!(answer == expected, "{call:x?}: {answer:#x}, libseccomp {expected:#x}");
+        // libseccomp 2.5 compares the wrong word at times, where rules share comparisons of other words.
+        let wrong = reading::answers(profile, call).is_some_and(|answers| !answers.contains(&expected));
+        prop_assert!(
+            answer == expected || wrong,
+            "{call:x?}: {answer:#x}, libseccomp {expected:#x}\n{}",
+            json()
+        );
     }
     Ok(())
 }
@@ -179,7 +186,7 @@ fn judge(profile: &LinuxSeccomp, host: &[Arch], calls: &[Data]) -> Result<(), Te
 /// Rules with equalities that may contradict each other: their order shows. (Where rules with other comparisons
 /// share a word, libseccomp goes wrong, and `reading` is the judge.)
 fn overlapping() -> impl Strategy<Value = LinuxSeccomp> {
-    let equality = profiles::condition(&[Operator::ScmpCmpEq, Operator::ScmpCmpMaskedEq]);
+    let equality = profiles::condition(EQUALITIES);
     let args = prop_oneof![1 => Just(vec![]), 4 => prop::collection::vec(equality, 1..4)];
     profiles::profile(prop::collection::vec(profiles::rule(profiles::action(), args, 3), 0..10))
 }
@@ -208,12 +215,32 @@ fn repeated(rule: &LinuxSyscall) -> bool {
     (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1)
 }
 
+const EQUALITIES: &[Operator] = &[Operator::ScmpCmpEq, Operator::ScmpCmpMaskedEq];
 const FOREIGN: &[&[Arch]] =
     &[&[Arch::Aarch64, Arch::Arm], &[Arch::Riscv64], &[Arch::Ppc64le], &[Arch::S390x]];
 
 proptest! {
     #[test]
     fn overlapping_rules_are_ordered_as_libseccomp_does(profile in overlapping(), calls in prop::collection::vec(profiles::call(), 64)) {
+        judge(&profile, HOST, &calls)?;
+    }
+
+    #[test]
+    fn crowded_equalities_are_ordered_as_libseccomp_does(
+        profile in profiles::crowd(EQUALITIES, 2),
+        calls in prop::collection::vec(profiles::crowd_call(), 64),
+    ) {
+        judge(&profile, HOST, &calls)?;
+    }
+
+    #[test]
+    fn crowded_comparisons_of_one_word_are_ordered_as_libseccomp_does(
+        profile in profiles::crowd(profiles::OPERATORS, 1),
+        calls in prop::collection::vec(profiles::crowd_call(), 64),
+    ) {
+        // libseccomp misses contradictions where a comparison has met its opposite.
+        prop_assume!(compile_for(&profile, HOST).is_ok());
+        let calls: Vec<_> = calls.into_iter().filter(|call| call.arch == Arch::X86.audit()).collect();
         judge(&profile, HOST, &calls)?;
     }
 

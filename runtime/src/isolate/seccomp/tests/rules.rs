@@ -104,6 +104,16 @@ fn a_rule_with_the_default_action_is_no_rule() {
 }
 
 #[test]
+fn calls_with_the_same_conditions_keep_their_own_actions() {
+    const CHDIR: u32 = 80;
+    let rule = |name, action| json!({"names": [name], "action": action, "args": [when("EQ", 7)]});
+    let both = vec![rule("personality", "SCMP_ACT_TRAP"), rule("chdir", "SCMP_ACT_ALLOW")];
+    let program = program(denying(both));
+    assert_eq!(ask(&program, X86_64, PERSONALITY, 7), 0x3_0000);
+    assert_eq!(ask(&program, X86_64, CHDIR, 7), ALLOW);
+}
+
+#[test]
 fn conditions_on_one_argument_are_alternatives() {
     let args = [when("EQ", 1), when("EQ", 1 << 40), json!({"index": 1, "op": "SCMP_CMP_EQ", "value": 5})];
     let program =
@@ -113,6 +123,20 @@ fn conditions_on_one_argument_are_alternatives() {
     assert_eq!(ask([1 << 40, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(ask([3, 5, 0, 0, 0, 0]), ALLOW);
     assert_eq!(ask([3, 1, 0, 0, 0, 0]), EPERM);
+}
+
+#[test]
+fn a_rule_that_a_broader_one_made_needless_contradicts_nothing() {
+    let second = json!({"index": 1, "op": "SCMP_CMP_EQ", "value": 5});
+    let program = program(denying(vec![
+        json!({"names": ["personality"], "action": "SCMP_ACT_TRAP", "args": [when("EQ", 7), second]}),
+        json!({"names": ["personality"], "action": "SCMP_ACT_TRAP", "args": [second]}),
+        json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [when("EQ", 7)]}),
+    ]));
+    let ask = |args| run(&program.filter, &Data { nr: PERSONALITY, arch: X86_64, args }, false).0;
+    assert_eq!(ask([7, 5, 0, 0, 0, 0]), 0x3_0000);
+    assert_eq!(ask([7, 6, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(ask([8, 6, 0, 0, 0, 0]), EPERM);
 }
 
 #[test]
