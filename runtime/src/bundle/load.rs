@@ -35,7 +35,7 @@ pub fn bundle(dir: &Path) -> Result<Bundle> {
     drop_unlimited_pids(&mut spec, &text);
     if spec.linux().is_none() {
         // oci-spec's own default is a container's usual Linux section; the spec's is none of it.
-        let empty = serde_json::from_str("{}");
+        let empty = json::from_value(&Value::Object(Map::new()));
         *spec.linux_mut() = Some(empty.map_err(|source| Error::Json { what: "linux".into(), source })?);
     }
     Ok(Bundle { dir, text, spec, warnings })
@@ -93,7 +93,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
 }
 
 /// What oci-spec is stricter in than runc: unknown capabilities (runc warns), null where it wants a list, the spec's
-/// names of scheduler flags, empty text for what may be left out, and sections that ask for nothing.
+/// names of scheduler flags, and sections that ask for nothing.
 fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
     json::drop_nulls(value);
     if let Some(linux) = value.get_mut("linux") {
@@ -109,14 +109,6 @@ fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
 }
 
 fn normalise_process(process: &mut Value) {
-    if let Some(process) = process.as_object_mut()
-        && process.contains_key("args")
-    {
-        process.entry("user").or_insert_with(|| Value::Object(Map::new()));
-    }
-    if let Some(Value::Object(affinity)) = process.get_mut("execCPUAffinity") {
-        affinity.retain(|_, list| list.as_str().is_none_or(|list| !list.trim().is_empty()));
-    }
     let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     for flag in flags.into_iter().flatten() {
         let other = match flag.as_str() {
@@ -174,14 +166,12 @@ mod tests {
     #[test]
     fn what_the_spec_names_otherwise_is_understood() {
         let text = br#"{"ociVersion": "1.3.0", "process": {"args": ["a"], "cwd": "/",
-            "execCPUAffinity": {"initial": "", "final": "0-1"},
             "scheduler": {"policy": "SCHED_DEADLINE",
                 "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM"]}},
             "linux": {"seccomp": {}, "resources": {"devices": [{"allow": false, "type": "", "access": "rwm"}]}}}"#;
         let (spec, warnings) = parse::<Spec>(text, "config.json").unwrap();
         let process = spec.process().clone().unwrap();
         assert_eq!(process.scheduler().clone().unwrap().flags().clone().unwrap().len(), 3);
-        assert_eq!(process.exec_cpu_affinity().clone().unwrap().initial(), &None);
         assert!(spec.linux().clone().unwrap().seccomp().is_none() && warnings.is_empty());
     }
 

@@ -165,7 +165,7 @@ fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
     }
     let socket = report.try_clone().map_err(Error::sys("dup"))?;
     seccomp::notify::load(filter, move |listener| {
-        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener.as_fd()])
+        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener])
     })
 }
 
