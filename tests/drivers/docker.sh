@@ -25,7 +25,7 @@ restart_daemon() {
     await '! pgrep -x dockerd'
     start_daemon
 }
-use() { RUN=(--runtime "$1" --network none); }
+use() { RUN=(--runtime "$1"); }
 state_directories() { echo /run/docker/runtime-*/moby "$WORK/exec"/runtime-*/moby; }
 
 start_daemon || { tail "$WORK/dockerd.log"; exit 1; }
