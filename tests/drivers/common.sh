@@ -45,7 +45,7 @@ normalise() {
 }
 
 outcome() { # RUNTIME NUMBER SCRIPT
-    local text
+    local text tail
     C=$TAG-$1-$2
     use "$1"
     text=$({
@@ -53,6 +53,8 @@ outcome() { # RUNTIME NUMBER SCRIPT
         echo "exit $?"
     } 2>&1 </dev/null | normalise)
     cleanup >/dev/null 2>&1 </dev/null
+    tail=${text##* exit }
+    [ ${#text} -le 1500 ] || text="${text:0:1500} ... exit $tail"
     printf '%s' "$text"
 }
 
@@ -87,11 +89,11 @@ await() {
     return 1
 }
 
-engine() { timeout 120 "${ENGINE[@]}" "$@"; }
+engine() { timeout -k 5 60 "${ENGINE[@]}" "$@"; }
 
-# Cgroups of containers that are still there; the engine's own parents do not count.
+# Cgroups of containers that are still there; those that the engine makes itself (OWN, an expression) do not count.
 left_cgroups() {
-    find /sys/fs/cgroup -mindepth 2 -type d -path "*$TAG*" -printf '%f\n' | grep -vxF -e "$TAG" -e "${OWN:-$TAG}" | sort -u
+    find /sys/fs/cgroup -mindepth 2 -type d -path "*$TAG*" -printf '%f\n' | grep -vxE "$TAG${OWN:+|$OWN}" | sort -u
 }
 
 report() {

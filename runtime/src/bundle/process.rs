@@ -73,7 +73,7 @@ impl Process {
         }
         let affinity = spec.exec_cpu_affinity().as_ref();
         let parse_cpus = |list: &Option<String>| {
-            let list = list.as_deref().filter(|list| !list.is_empty());
+            let list = list.as_deref().filter(|list| !list.trim().is_empty());
             list.map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
         };
         Ok(Self {

@@ -45,9 +45,11 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
         // The status is told anyway, also if the container was deleted meanwhile.
         let _ = record_end(&mut container, status);
     } else {
-        // An `update` may have changed the record meanwhile.
-        container.lock()?;
-        delete::destroy(&container)?;
+        // An `update` may have changed the record meanwhile, a `delete --force` may have been faster.
+        match container.lock() {
+            Err(Error::NoContainer { .. }) => {}
+            locked => locked.and_then(|()| delete::destroy(&container))?,
+        }
     }
     timeline.mark("cleaned up");
     tell(timeline);
