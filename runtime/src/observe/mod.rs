@@ -16,8 +16,12 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn new(on: bool) -> Self {
+        Self::starting_at("start", on)
+    }
+
+    pub fn starting_at(name: &str, on: bool) -> Self {
         let mut timeline = Self { on, marks: Vec::new() };
-        timeline.mark("start");
+        timeline.mark(name);
         timeline
     }
 
@@ -35,7 +39,9 @@ impl Timeline {
         self.marks.extend(marks);
     }
 
+    /// All marks so far, of however many processes, in the order of time.
     pub fn take(&mut self) -> Vec<(String, u64)> {
+        self.marks.sort_by_key(|(_, time)| *time);
         std::mem::take(&mut self.marks)
     }
 }

@@ -18,7 +18,7 @@ use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
 
 pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Result<Infallible, Failure> {
-    let mut timeline = Timeline::new(create.timeline);
+    let mut timeline = Timeline::starting_at("init started", create.timeline);
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
     let root = create.has_root.then(|| Some((fds.next()?, fds.next()?))).flatten();

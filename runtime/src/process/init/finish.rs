@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, FileType, Mode};
+use rustix::fs::{Access, FileType, Mode, OFlags};
 
 use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
@@ -144,14 +144,22 @@ fn executable(path: &Path) -> rustix::io::Result<()> {
     rustix::fs::access(path, Access::EXEC_OK)
 }
 
+/// The image's own file: it may be anything, a fifo that nobody writes to included.
+fn passwd(limit: u64) -> std::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/etc/passwd", flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(std::fs::File::from(file), limit), &mut text)?;
+    Ok(text)
+}
+
 /// As in runc: the user's home by the container's own /etc/passwd, else the root.
 fn home(uid: u32) -> String {
     const LIMIT: u64 = 1 << 20;
-    let text = std::fs::File::open("/etc/passwd").and_then(|file| {
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(file, LIMIT), &mut text).map(|_| text)
-    });
-    let text = text.unwrap_or_default();
+    let text = passwd(LIMIT).unwrap_or_default();
     let home = text.lines().find_map(|line| {
         let mut fields = line.split(':').skip(2);
         (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2).unwrap_or("/").to_owned())
