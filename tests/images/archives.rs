@@ -121,8 +121,8 @@ fn what_is_not_there_is_said_with_what_is() {
     let missing = workshop.path("missing");
     for (source, flags, reason) in [
         (format!("{layout}:other"), &[][..], "it has t"),
-        (format!("oci:{}", missing.display()), &[], "missing/index.json: No such file"),
-        (format!("oci-archive:{}", missing.display()), &[], "missing: No such file"),
+        (format!("oci:{}", missing.display()), &[], "missing/index.json: no such file"),
+        (format!("oci-archive:{}", missing.display()), &[], "missing: no such file"),
         (format!("docker-archive:{}", workshop.path("image/oci-layout").display()), &[], "archive"),
         ("containers-storage:x".into(), &[], "expected oci:DIR[:TAG]"),
         (source.clone(), &["--platform", "amd64"], "OS/ARCH"),

@@ -112,7 +112,7 @@ fn a_full_disk_is_said_and_leaves_a_store_that_works() {
         assert!(!output.status.success());
         assert_eq!(message.lines().count(), 1, "{message}");
         assert!(
-            message.contains("No space left on device") && message.contains("layer sha256:"),
+            message.contains("no space left on device") && message.contains("layer sha256:"),
             "{message}"
         );
         assert!(!path.join("large").exists());

@@ -113,7 +113,7 @@ fn gc_removes_what_dead_creators_left(t: &Ctx) {
         .expect("--root")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
         .collect();
-    assert_eq!(left, [c.id.clone()]);
+    assert_eq!(left, [c.id.as_str()]);
     delete(&c);
 }
 

@@ -107,7 +107,10 @@ fn ready_messages_reach_the_callers_notify_socket(t: &Ctx) {
     // runc 1.5 sends BARRIER=1 last, with a descriptor, and waits for it to be closed: so read to the end.
     let mut buffer = [0; 256];
     let mut seen = String::new();
-    while !run.is_over() {
+    let mut over = false;
+    while !over {
+        // Once more after its end: what was sent last lies in the queue.
+        over = run.is_over();
         if let Ok(count) = socket.recv(&mut buffer) {
             seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
             seen.push('\n');

@@ -15,7 +15,9 @@ mod exec;
 mod features;
 mod harness;
 mod hooks;
+mod idmap;
 mod labels;
+mod landlock;
 mod lifecycle;
 mod listing;
 mod mounts;
@@ -25,6 +27,7 @@ mod paths;
 mod process;
 mod refusals;
 mod run;
+mod scheduling;
 mod seccomp;
 mod seccomp_agent;
 mod states;
@@ -47,7 +50,9 @@ fn main() -> ExitCode {
         features::CASES,
         harness::CASES,
         hooks::CASES,
+        idmap::CASES,
         labels::CASES,
+        landlock::CASES,
         lifecycle::CASES,
         listing::CASES,
         mounts::CASES,
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         process::CASES,
         refusals::CASES,
         run::CASES,
+        scheduling::CASES,
         seccomp::CASES,
         seccomp_agent::CASES,
         states::CASES,

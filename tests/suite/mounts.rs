@@ -49,6 +49,10 @@ cases! {
         recursive_read_only_reaches_submounts,
         a_tmpfs_has_its_size_and_mode,
         rootfs_propagation_is_followed,
+        every_attribute_has_a_recursive_form,
+        the_last_of_two_recursive_options_counts,
+        a_tmpfs_on_a_new_directory_is_open_to_all,
+        a_bind_mount_with_file_system_options_is_refused,
         a_dev_that_is_a_symlink_leads_nowhere_outside;
 }
 
@@ -120,6 +124,58 @@ fn recursive_read_only_reaches_submounts(t: &Ctx) {
     let out = t.run_sh("touch /tmp/below/x", |c| c.bind(&dir, "/tmp", &["rbind", "rro"]));
     assert!(out.code != 0 && out.stderr.contains("Read-only"), "{out:?}");
     unmount(t, &dir.join("below"));
+}
+
+/// The attributes of a tree's mounts, as the kernel lists them.
+fn tree_attributes(t: &Ctx, options: &[&str]) -> Vec<String> {
+    let dir = with_submount(t);
+    let out = t.sh("grep ' /tmp' /proc/self/mountinfo | cut -d' ' -f6", |c| c.bind(&dir, "/tmp", options));
+    unmount(t, &dir.join("below"));
+    out.lines().map(str::to_owned).collect()
+}
+
+fn every_attribute_has_a_recursive_form(t: &Ctx) {
+    for (option, wanted) in [
+        ("rro", "ro,relatime"),
+        ("rnosuid", "rw,nosuid,relatime"),
+        ("rnodev", "rw,nodev,relatime"),
+        ("rnoexec", "rw,noexec,relatime"),
+        ("rnodiratime", "rw,nodiratime,relatime"),
+        ("rnoatime", "rw,noatime"),
+        ("rstrictatime", "rw"),
+        ("rrelatime", "rw,relatime"),
+        ("rnosymfollow", "rw,relatime,nosymfollow"),
+    ] {
+        assert_eq!(tree_attributes(t, &["rbind", option]), [wanted; 2], "{option}");
+    }
+    // The plain form is the top's alone.
+    assert_eq!(tree_attributes(t, &["rbind", "ro", "rnosuid"]), ["ro,nosuid,relatime", "rw,nosuid,relatime"]);
+}
+
+fn the_last_of_two_recursive_options_counts(t: &Ctx) {
+    for (first, last) in [("rro", "rrw"), ("rnosuid", "rsuid"), ("rnodev", "rdev"), ("rnoexec", "rexec")] {
+        assert_eq!(tree_attributes(t, &["rbind", first, last]), ["rw,relatime"; 2], "{first},{last}");
+        assert_ne!(tree_attributes(t, &["rbind", last, first]), ["rw,relatime"; 2], "{last},{first}");
+    }
+}
+
+fn a_tmpfs_on_a_new_directory_is_open_to_all(t: &Ctx) {
+    for options in [&[][..], &["tmpcopyup"]] {
+        let out = t.sh("stat -c %a /new/place", |c| {
+            c.writable();
+            c.mount("/new/place", "tmpfs", "tmpfs", options);
+        });
+        assert_eq!(out, "1777", "{options:?}");
+    }
+}
+
+fn a_bind_mount_with_file_system_options_is_refused(t: &Ctx) {
+    let dir = t.scratch();
+    for option in ["size=1m", "nosuchoption"] {
+        t.container(|c| c.bind(&dir, "/tmp", &["rbind", option]))
+            .run()
+            .refused(option.trim_end_matches("=1m"));
+    }
 }
 
 fn a_read_only_bind_keeps_the_locked_flags_of_its_source(t: &Ctx) {

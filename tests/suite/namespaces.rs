@@ -26,6 +26,10 @@ cases! {
     newer:
         the_domainname_is_set,
         time_offsets_are_set,
+        both_clocks_have_their_offset,
+        an_offset_to_before_the_boot_is_refused,
+        offsets_with_a_joined_namespace_are_refused,
+        a_config_without_a_linux_section_has_no_namespaces,
         time_offsets_without_the_namespace_are_refused;
 }
 
@@ -187,4 +191,37 @@ fn time_offsets_are_set(t: &Ctx) {
 fn time_offsets_without_the_namespace_are_refused(t: &Ctx) {
     let c = t.container(|c| c.set("/linux/timeOffsets", json!({"monotonic": {"secs": 1}})));
     c.run().refused("time");
+}
+
+fn both_clocks_have_their_offset(t: &Ctx) {
+    let out = t.sh("cat /proc/self/timens_offsets", |c| {
+        c.namespace("time", None);
+        c.set(
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": -1, "nanosecs": 7}, "monotonic": {"secs": 100_000, "nanosecs": 5}}),
+        );
+    });
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "100000", "5", "boottime", "-1", "7"]);
+}
+
+fn an_offset_to_before_the_boot_is_refused(t: &Ctx) {
+    let c = t.container(|c| {
+        c.namespace("time", None);
+        c.set("/linux/timeOffsets", json!({"boottime": {"secs": -1_000_000_000}}));
+    });
+    assert!(c.run().stderr.to_lowercase().contains("offsets"));
+}
+
+fn offsets_with_a_joined_namespace_are_refused(t: &Ctx) {
+    let c = t.container(|c| {
+        c.namespace("time", Some("/proc/self/ns/time"));
+        c.set("/linux/timeOffsets", json!({"boottime": {"secs": 1}}));
+    });
+    c.run().refused("time");
+}
+
+fn a_config_without_a_linux_section_has_no_namespaces(t: &Ctx) {
+    // The fixture's host name and mounts need some.
+    t.container(|c| c.remove("/linux")).run().refused("namespace");
 }

@@ -27,6 +27,7 @@ cases! {
         a_pid_file_that_cannot_be_written_is_told,
         a_failed_create_leaves_the_id_free;
     newer:
+        what_says_nothing_is_passed_over,
         a_config_of_null_is_refused,
         a_full_disk_is_told;
     hearth:
@@ -251,4 +252,20 @@ fn a_nul_in_a_string_is_refused(t: &Ctx) {
     ] {
         edited(t, "", |c| c.set(pointer, Value::clone(&value)));
     }
+}
+
+fn what_says_nothing_is_passed_over(t: &Ctx) {
+    let out = t.sh("id -u; echo ran", |c| {
+        c.remove("/process/user");
+        c.set("/linux/seccomp", json!({}));
+        c.set("/linux/resources/devices", json!([{"allow": false, "type": "", "access": "rwm"}]));
+        c.set("/linux/rootfsPropagation", "");
+        c.set("/linux/mountLabel", "");
+        c.set("/process/apparmorProfile", "");
+        c.set("/process/selinuxLabel", "");
+        for namespace in c.0["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+            namespace["path"] = json!("");
+        }
+    });
+    assert_eq!(out, "0\nran");
 }

@@ -1,6 +1,6 @@
 //! Verbs in the wrong state, and ids that cannot be: refused by runc's words, which tools match on.
 
-use hearth_tests::{Ctx, cases};
+use hearth_tests::{Ctx, cases, json};
 
 cases! {
     settled:
@@ -21,6 +21,10 @@ cases! {
         an_unknown_verb_is_refused,
         too_many_arguments_are_refused,
         an_id_too_long_for_a_directory_is_refused;
+    hearth:
+        state_tells_the_status_of_a_kept_container,
+        state_tells_the_signal_that_ended_a_kept_container,
+        state_tells_the_step_at_which_a_start_failed;
 }
 
 fn a_second_start_is_refused(t: &Ctx) {
@@ -156,4 +160,32 @@ fn an_id_too_long_for_a_directory_is_refused(t: &Ctx) {
         let id = format!("{}{}", c.id, "x".repeat(length));
         t.rt(&["create", "--bundle", &c.bundle.to_string_lossy(), &id]).refused("");
     }
+}
+
+fn state_tells_the_status_of_a_kept_container(t: &Ctx) {
+    let c = t.container(|c| c.args(&["sh", "-c", "exit 7"]));
+    c.launch("run", &["--keep"]).run().code(7);
+    assert_eq!(c.state()["end"], json!({"reason": "exited", "status": 7}));
+}
+
+fn state_tells_the_signal_that_ended_a_kept_container(t: &Ctx) {
+    let c = t.sleeper();
+    let run = c.launch("run", &["--keep"]).spawn();
+    hearth_tests::context::eventually("the container", || {
+        (t.root().join(&c.id).join("state.json").exists() && c.status() == "running").then_some(())
+    });
+    assert!(c.state()["end"].is_null());
+    c.kill("KILL").ok();
+    run.finish().code(137);
+    assert_eq!(c.state()["end"], json!({"reason": "signalled", "signal": 9}));
+}
+
+fn state_tells_the_step_at_which_a_start_failed(t: &Ctx) {
+    let c = t.container(|c| c.args(&["/bin/garbage"]));
+    hearth_tests::bundle::install(&c.bundle.join("config.json"), &c.rootfs("bin/garbage"));
+    c.create().ok();
+    c.start().refused("exec format error");
+    c.wait_until("stopped");
+    let end = &c.state()["end"];
+    assert_eq!((&end["reason"], &end["step"]), (&json!("failed"), &json!("16 exec")), "{end}");
 }

@@ -13,6 +13,9 @@ cases! {
         a_parameter_with_dotdot_is_refused,
         a_parameter_that_does_not_exist_is_refused,
         a_hostname_by_sysctl_is_refused;
+    newer:
+        counts_of_a_user_namespace_are_set,
+        counts_of_the_callers_user_namespace_are_refused;
 }
 
 fn network_parameters_are_set(t: &Ctx) {
@@ -80,4 +83,20 @@ fn a_parameter_that_does_not_exist_is_refused(t: &Ctx) {
 fn a_hostname_by_sysctl_is_refused(t: &Ctx) {
     // The config has a field for it.
     refused(t, "kernel.hostname");
+}
+
+fn counts_of_a_user_namespace_are_set(t: &Ctx) {
+    let out = t.sh("cat /proc/sys/user/max_net_namespaces", |c| {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        c.set("/linux/uidMappings", map.clone());
+        c.set("/linux/gidMappings", map);
+        c.namespace("user", None);
+        c.set("/linux/sysctl", json!({"user.max_net_namespaces": "3"}));
+    });
+    assert_eq!(out, "3");
+}
+
+fn counts_of_the_callers_user_namespace_are_refused(t: &Ctx) {
+    let c = t.container(|c| c.set("/linux/sysctl", json!({"user.max_net_namespaces": "3"})));
+    c.run().refused("user.max_net_namespaces");
 }

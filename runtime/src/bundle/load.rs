@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hearth_rootfs::json;
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::locate;
 use super::spec::{Process, Spec};
@@ -33,6 +33,11 @@ pub fn bundle(dir: &Path) -> Result<Bundle> {
     let text = read(&dir.join("config.json"))?;
     let (mut spec, warnings) = parse(&text, "config.json")?;
     drop_unlimited_pids(&mut spec, &text);
+    if spec.linux().is_none() {
+        // oci-spec's own default is a container's usual Linux section; the spec's is none of it.
+        let empty = json::from_value(&Value::Object(Map::new()));
+        *spec.linux_mut() = Some(empty.map_err(|source| Error::Json { what: "linux".into(), source })?);
+    }
     Ok(Bundle { dir, text, spec, warnings })
 }
 
@@ -87,14 +92,50 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
     })
 }
 
-/// Drops unknown capabilities (runc warns), null where oci-spec wants a list, and limits of nothing.
+/// What oci-spec is stricter in than runc: unknown capabilities (runc warns), null where it wants a list, the spec's
+/// names of scheduler flags, and sections that ask for nothing.
 fn normalise(value: &mut Value, warnings: &mut Vec<String>) {
     json::drop_nulls(value);
+    if let Some(linux) = value.get_mut("linux") {
+        normalise_linux(linux);
+    }
     let process = if value.get("process").is_some() { &mut value["process"] } else { value };
+    normalise_process(process);
     if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
         for names in sets.values_mut().filter_map(Value::as_array_mut) {
             names.retain(|name| known_capability(name, warnings));
         }
+    }
+}
+
+fn normalise_process(process: &mut Value) {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        let other = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = other.into();
+    }
+}
+
+fn normalise_linux(linux: &mut Value) {
+    let rules = linux.pointer_mut("/resources/devices").and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if rule.get("type").is_some_and(|kind| kind == "") {
+            rule.remove("type");
+        }
+    }
+    // A profile without a default action and without rules is none.
+    let says_nothing = |profile: &Value| {
+        let rules = profile["syscalls"].as_array().map_or(0, Vec::len);
+        profile["defaultAction"].as_str().unwrap_or_default().is_empty() && rules == 0
+    };
+    if let Some(linux) = linux.as_object_mut()
+        && linux.get("seccomp").is_some_and(says_nothing)
+    {
+        linux.remove("seccomp");
     }
 }
 
@@ -120,6 +161,18 @@ mod tests {
         let process = spec.process().clone().unwrap();
         assert_eq!(process.capabilities().clone().unwrap().bounding().clone().unwrap().len(), 1);
         assert_eq!(warnings, ["ignoring unknown capability CAP_FUTURE"]);
+    }
+
+    #[test]
+    fn what_the_spec_names_otherwise_is_understood() {
+        let text = br#"{"ociVersion": "1.3.0", "process": {"args": ["a"], "cwd": "/",
+            "scheduler": {"policy": "SCHED_DEADLINE",
+                "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM"]}},
+            "linux": {"seccomp": {}, "resources": {"devices": [{"allow": false, "type": "", "access": "rwm"}]}}}"#;
+        let (spec, warnings) = parse::<Spec>(text, "config.json").unwrap();
+        let process = spec.process().clone().unwrap();
+        assert_eq!(process.scheduler().clone().unwrap().flags().clone().unwrap().len(), 3);
+        assert!(spec.linux().clone().unwrap().seccomp().is_none() && warnings.is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `validate` has one function per rule of the spec, `plan` translates. Nothing downstream checks again.
 
 pub mod capabilities;
+pub mod landlock;
 pub mod load;
 mod locate;
 pub mod mount_options;

@@ -9,9 +9,10 @@ use oci_spec::runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::landlock;
 use super::load::Bundle;
 use super::mount_options::{self, Options};
-use super::process::{Process, text};
+use super::process::{Process, cpu_list, text};
 use super::spec::Spec;
 use super::validate;
 use crate::isolate::seccomp;
@@ -64,8 +65,17 @@ pub struct Bind {
     pub recursive: bool,
     /// Propagation to give the detached copy, 0 to keep it.
     pub propagation: u64,
-    /// The user namespace to map the mount by: mappings, and whether the whole tree is mapped.
-    pub idmap: Option<(Vec<IdMap>, Vec<IdMap>, bool)>,
+    /// What to map the mount by, and whether the whole tree is mapped.
+    pub idmap: Option<(MapBy, bool)>,
+}
+
+/// A user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapBy {
+    /// To be made, with these mappings.
+    New(Vec<IdMap>, Vec<IdMap>),
+    /// The one that the container joins.
+    Joined(PathBuf),
 }
 
 /// What the container's init does, in the order of its steps.
@@ -110,11 +120,16 @@ pub struct Common {
     pub personality: Option<u64>,
     /// (mode and flags, nodes) of set_mempolicy(2)
     pub memory_policy: Option<(i32, Vec<u64>)>,
+    pub landlock: Option<landlock::Policy>,
 }
 
 impl Common {
-    pub fn from_spec(linux: &Linux) -> Result<Self> {
+    pub fn from_spec(spec: &Spec) -> Result<Self> {
+        let annotations = spec.annotations().iter().flatten();
+        let landlock = landlock::Policy::from_annotations(annotations)?;
+        let Some(linux) = spec.linux() else { return Ok(Self { landlock, ..Self::default() }) };
         Ok(Self {
+            landlock,
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
             personality: linux.personality().as_ref().map(personality),
             memory_policy: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
@@ -178,7 +193,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         mounts.push(self::mount(index, mount, &bundle.dir, root_propagation, &mut host)?);
     }
-    let common = Common::from_spec(&linux)?;
+    let common = Common::from_spec(spec)?;
     let listed = |kind| validate::namespace(&linux, kind);
     let strings = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let has_runtime_hooks = !(host.hooks.prestart.is_empty() && host.hooks.create_runtime.is_empty());
@@ -309,12 +324,13 @@ fn mount(
             recursive: options.recursive_bind,
             propagation: if keep { 0 } else { libc::MS_SLAVE },
             idmap: (maps || options.idmap.is_some()).then(|| {
-                let (uids, gids) = if maps {
-                    (id_maps(spec.uid_mappings()), id_maps(spec.gid_mappings()))
-                } else {
-                    (host.uid_mappings.clone(), host.gid_mappings.clone())
+                let joined = host.joined.iter().find(|(kind, _)| *kind == Ns::User);
+                let by = match joined {
+                    _ if maps => MapBy::New(id_maps(spec.uid_mappings()), id_maps(spec.gid_mappings())),
+                    Some((_, path)) => MapBy::Joined(path.clone()),
+                    None => MapBy::New(host.uid_mappings.clone(), host.gid_mappings.clone()),
                 };
-                (uids, gids, options.idmap == Some(true))
+                (by, options.idmap == Some(true))
             }),
         });
         Source::Bind(host.binds.len() - 1)
@@ -326,6 +342,13 @@ fn mount(
         let source = source.map(|path| text(path, &field("source"))).transpose()?;
         Source::New(kind.to_owned(), source.filter(|s| !s.is_empty()).unwrap_or_else(|| kind.to_owned()))
     };
+    if options.bind
+        && let Some((name, _)) = options.data.first()
+    {
+        let expected = "options of mounts (bind mounts cannot have any filesystem-specific options applied)";
+        return Err(Error::invalid(field("options"), name, expected));
+    }
+    idmap_rules(&field("uidMappings"), spec, &options, host)?;
     if options.tmpcopyup && !matches!(&source, Source::New(kind, _) if kind == "tmpfs") {
         return Err(Error::invalid(field("options"), "tmpcopyup", "a tmpfs to copy up to"));
     }
@@ -333,6 +356,25 @@ fn mount(
     // An older spec allows relative destinations: they are taken from the root.
     let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
     Ok(Mount { destination, source, options })
+}
+
+/// A mount is mapped by lists of its own, or by those of the container's user namespace.
+fn idmap_rules(field: &str, spec: &SpecMount, options: &Options, host: &Host) -> Result<()> {
+    if spec.uid_mappings().is_none() && options.idmap.is_none() {
+        return Ok(());
+    }
+    if !options.bind {
+        let value = spec.typ().as_deref().unwrap_or_default();
+        let expected = "a bind mount (id-mapped mounts are only supported for bind-mounts)";
+        return Err(Error::invalid(field, value, expected));
+    }
+    let last = host.binds.last().and_then(|bind| bind.idmap.as_ref());
+    if last.is_some_and(|(by, _)| matches!(by, MapBy::New(uids, gids) if uids.is_empty() || gids.is_empty()))
+    {
+        let expected = "mappings (id-mapped mounts must have both uid and gid mappings specified)";
+        return Err(Error::invalid(field, "none, nor a user namespace's", expected));
+    }
+    Ok(())
 }
 
 /// Every runtime adds these (config-linux.md, "Default Devices").
@@ -416,8 +458,19 @@ fn memory_policy(spec: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<(i32, Ve
             Flag::MpolFStaticNodes => 1 << 15,
         })
         .sum();
+    let list = spec.nodes().as_deref().filter(|list| !list.is_empty());
+    let nodes = list.map(|list| cpu_list("linux.memoryPolicy.nodes", list)).transpose()?.unwrap_or_default();
+    let expected = match spec.mode() {
+        Mode::MpolDefault | Mode::MpolLocal if !nodes.is_empty() => Some("none (mode requires 0 nodes)"),
+        Mode::MpolDefault | Mode::MpolLocal | Mode::MpolPreferred => None,
+        _ if nodes.is_empty() => Some("some (mode requires at least one node)"),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        return Err(Error::invalid("linux.memoryPolicy.nodes", list.unwrap_or("none"), expected));
+    }
     let mut mask = Vec::new();
-    for node in spec.nodes().as_deref().map(super::process::cpu_list).transpose()?.unwrap_or_default() {
+    for node in nodes {
         let word = usize::try_from(node / 64).unwrap_or(0);
         if mask.len() <= word {
             mask.resize(word + 1, 0);

@@ -72,7 +72,10 @@ impl Process {
             return Err(Error::invalid("process.user", u32::MAX.to_string(), "ids up to 4294967294"));
         }
         let affinity = spec.exec_cpu_affinity().as_ref();
-        let parse_cpus = |list: &Option<String>| list.as_deref().map(cpu_list).transpose();
+        let parse_cpus = |list: &Option<String>| {
+            let list = list.as_deref().filter(|list| !list.trim().is_empty());
+            list.map(|list| cpu_list("process.execCPUAffinity", list)).transpose()
+        };
         Ok(Self {
             args: spec.args().clone().unwrap_or_default(),
             env: last_of_each(spec.env().clone().unwrap_or_default()),
@@ -168,7 +171,8 @@ fn scheduler(spec: &oci_spec::runtime::Scheduler) -> Result<Scheduler> {
     };
     let realtime = matches!(policy, 1 | 2);
     let nice = spec.nice().unwrap_or(0);
-    if !(-20..=19).contains(&nice) {
+    // The other policies do not look at it.
+    if matches!(policy, 0 | 3) && !(-20..=19).contains(&nice) {
         return Err(Error::invalid("process.scheduler.nice", nice.to_string(), "-20 to 19"));
     }
     let priority = spec.priority().unwrap_or(0);
@@ -210,10 +214,10 @@ fn io_priority(class: IOPriorityClass, level: i64) -> Result<i32> {
     }
 }
 
-/// `0-3,7` as a list of CPUs.
-pub fn cpu_list(list: &str) -> Result<Vec<u32>> {
+/// `0-3,7` as a list of CPUs, or of memory nodes.
+pub fn cpu_list(field: &str, list: &str) -> Result<Vec<u32>> {
     const LIMIT: u32 = 8192;
-    let bad = || Error::invalid("process.execCPUAffinity", list, "a CPU list such as 0-3,7");
+    let bad = || Error::invalid(field, list, "a list such as 0-3,7");
     let mut cpus = Vec::new();
     for part in list.split(',').map(str::trim) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -232,9 +236,9 @@ mod tests {
 
     #[test]
     fn cpu_lists() {
-        assert_eq!(cpu_list("0-2,7").unwrap(), [0, 1, 2, 7]);
+        assert_eq!(cpu_list("field", "0-2,7").unwrap(), [0, 1, 2, 7]);
         for bad in ["", "a", "3-1", "1-", "0-99999999"] {
-            assert!(cpu_list(bad).is_err(), "{bad}");
+            assert!(cpu_list("field", bad).is_err(), "{bad}");
         }
     }
 

@@ -185,6 +185,8 @@ fn sysctls(linux: &Linux) -> Result<()> {
             Ns::Ipc
         } else if dotted.starts_with("net.") {
             Ns::Network
+        } else if dotted.starts_with("user.") {
+            Ns::User
         } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
             Ns::Uts
         } else {

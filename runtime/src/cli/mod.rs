@@ -89,7 +89,12 @@ pub fn main() -> u8 {
     if crate::container::console::open_standard_streams().is_err() {
         return 1;
     }
-    match command().try_get_matches_from(args) {
+    // Only the verbs that are named are defined: the others cost as much as all the rest of the parsing. Where none
+    // is, all are, for the help and for suggestions.
+    let named = |verb: &&Verb| args.iter().any(|arg| arg == verb.name);
+    let verbs: Vec<&Verb> = VERBS.iter().filter(named).collect();
+    let verbs = if verbs.is_empty() { VERBS.iter().collect() } else { verbs };
+    match command_of(&verbs).try_get_matches_from(args) {
         Ok(matches) => dispatch(&matches),
         Err(error) if error.use_stderr() => {
             let text = error.to_string();
@@ -108,6 +113,10 @@ pub fn main() -> u8 {
 
 /// The whole command line; `examples/manuals.rs` makes completions and manual pages of it.
 pub fn command() -> Command {
+    command_of(&VERBS.iter().collect::<Vec<_>>())
+}
+
+fn command_of(verbs: &[&Verb]) -> Command {
     let path = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
     let mut command = Command::new("hearth")
         .version(concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"))
@@ -137,7 +146,7 @@ pub fn command() -> Command {
                 .help("What makes cgroups: crun's name for the same, of which cgroupfs is supported"),
         )
         .arg(path("criu").hide(true));
-    for verb in VERBS {
+    for verb in verbs {
         command = command.subcommand(Command::new(verb.name).defer(verb.define));
     }
     command

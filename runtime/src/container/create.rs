@@ -127,12 +127,17 @@ impl Made {
         let record = self.record.insert(record(options, bundle, plan, placement));
         let rdt = plan.host.intel_rdt.as_ref();
         record.intel_rdt = rdt.map(|rdt| intel_rdt::plan(rdt, &options.id)).transpose()?;
-        dir.write(record)?;
+        dir.write_first(record)?;
         timeline.mark("recorded");
         let resources = plan.host.resources.as_ref();
         let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
         let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
         let mut leaf = record.cgroups.create(resources)?;
+        // Put in force at one stroke, they may come while init is at work; one by one, as in v1, they may not.
+        let at_one_stroke = leaf.v2.is_some();
+        if !at_one_stroke {
+            record.cgroups.restrict(&mut leaf, &rules)?;
+        }
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
         let preserve_fds = plan.init.process.preserve_fds;
@@ -147,7 +152,9 @@ impl Made {
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
         timeline.mark("plan sent");
         // Init is at work meanwhile.
-        record.cgroups.restrict(&mut leaf, &rules)?;
+        if at_one_stroke {
+            record.cgroups.restrict(&mut leaf, &rules)?;
+        }
         leaf.notes.iter().for_each(|note| log::warn(note));
         drop((leaf, passed));
         dir.write_config(&bundle.text)?;
@@ -197,7 +204,7 @@ fn go(spawned: &Spawned) -> Result<()> {
     channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
 }
 
-/// Why init no longer listens.
+/// Why init is not there any more to listen.
 fn last_words(spawned: &Spawned) -> Error {
     while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
         if let ToRuntime::Failed { step, message } = message {
@@ -301,6 +308,7 @@ fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
         intel_rdt: None,
+        end: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }

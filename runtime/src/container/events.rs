@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{Container, Status};
 use crate::isolate::cgroup::{OomWatch, Placement, Stats};
 use crate::observe::log;
+use crate::store::record::End;
 use crate::{Error, Result, sys};
 
 /// How long after its end a supervisor may take to reap the container's process.
@@ -47,31 +48,6 @@ struct Usage {
 
 #[derive(Debug, Serialize)]
 struct Rdt {}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(tag = "reason", rename_all = "lowercase")]
-enum End {
-    Exited {
-        status: i32,
-    },
-    Signalled {
-        signal: i32,
-    },
-    /// Killed, in a container from which the OOM killer has taken a process.
-    Oom {
-        signal: i32,
-    },
-}
-
-impl End {
-    fn new(status: i32, ooms: u64) -> Self {
-        match (libc::WIFSIGNALED(status), libc::WTERMSIG(status)) {
-            (false, _) => Self::Exited { status: libc::WEXITSTATUS(status) },
-            (true, signal @ libc::SIGKILL) if ooms > 0 => Self::Oom { signal },
-            (true, signal) => Self::Signalled { signal },
-        }
-    }
-}
 
 /// What is used now.
 pub fn usage(container: &Container) -> Result<Event<'_>> {
@@ -166,15 +142,6 @@ fn end(process: &OwnedFd, ooms: u64) -> Result<Option<End>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_reason_of_the_end_follows_from_the_wait_status() {
-        assert_eq!(End::new(7 << 8, 0), End::Exited { status: 7 });
-        assert_eq!(End::new(7 << 8, 1), End::Exited { status: 7 });
-        assert_eq!(End::new(libc::SIGTERM, 1), End::Signalled { signal: libc::SIGTERM });
-        assert_eq!(End::new(libc::SIGKILL, 0), End::Signalled { signal: libc::SIGKILL });
-        assert_eq!(End::new(libc::SIGKILL, 2), End::Oom { signal: libc::SIGKILL });
-    }
 
     #[test]
     fn the_lines_have_the_shape_that_tools_read() {

@@ -73,7 +73,7 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     drop(init);
     let (joined, terminal) = converse(&spawned, container, options, &outside)?;
     match signals {
-        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal),
+        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal).map(super::run::code),
         None => Ok(0),
     }
 }
@@ -188,7 +188,7 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
     let ignored_signals = observe::process::ignored_signals()?;
     let join = Join {
         process,
-        common: linux.map(Common::from_spec).transpose()?.unwrap_or_default(),
+        common: Common::from_spec(&spec)?,
         namespaces: record.namespaces,
         id: record.id.clone(),
         ignored_signals,

@@ -1,6 +1,7 @@
 //! `run`: create, start, wait, delete; and how a command waits for the process that it stands for.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -9,9 +10,10 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::console::Relay;
 use super::create::{self, Created, Options};
-use super::{delete, notify, start};
+use super::{Container, delete, notify, start};
 use crate::observe::Timeline;
 use crate::store::Root;
+use crate::store::record::End;
 use crate::{Error, Result};
 
 /// The exit status of the command: the container's, or 0 when detached.
@@ -31,22 +33,35 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
         relay.map_or(Ok(()), |relay| relay.wait_until_ready(number, pidfd))?;
         return Ok(0);
     };
-    if let Some(relay) = relay {
-        pass_readiness_on(relay, number, pidfd)?;
-    }
+    let relay = relay.map(|relay| pass_readiness_on(relay, number, pidfd)).transpose()?;
     // Other commands may change it from here on.
     container.dir.unlock()?;
     timeline.mark("program executed");
     let status = signals.wait(pid, pidfd, terminal)?;
     timeline.mark("program ended");
-    if !keep {
-        // An `update` may have changed the record meanwhile.
-        container.lock()?;
-        delete::destroy(&container)?;
+    // What the program said last is passed on before its caller is told that it ended.
+    let _ = relay.map(JoinHandle::join);
+    if keep {
+        // The status is told anyway, also if the container was deleted meanwhile.
+        let _ = record_end(&mut container, status);
+    } else {
+        // An `update` may have changed the record meanwhile, a `delete --force` may have been faster.
+        match container.lock() {
+            Err(Error::NoContainer { .. }) => {}
+            locked => locked.and_then(|()| delete::destroy(&container))?,
+        }
     }
     timeline.mark("cleaned up");
     tell(timeline);
-    Ok(status)
+    Ok(code(status))
+}
+
+/// Nobody else is told how a child of ours ended.
+fn record_end(container: &mut Container, status: i32) -> Result<()> {
+    container.lock()?;
+    let Some(record) = &mut container.record else { return Ok(()) };
+    record.end = Some(End::new(status, record.cgroups.oom_count().unwrap_or(0)));
+    container.dir.write(record)
 }
 
 /// A container that was created but could not be started is taken away again.
@@ -75,10 +90,9 @@ impl Drop for Undo<'_> {
 }
 
 /// The command waits for the program's end; its readiness is a second thing to wait for.
-fn pass_readiness_on(relay: notify::Relay, pid: i32, ended: &OwnedFd) -> Result<()> {
+fn pass_readiness_on(relay: notify::Relay, pid: i32, ended: &OwnedFd) -> Result<JoinHandle<Result<()>>> {
     let ended = ended.try_clone().map_err(Error::sys("dup"))?;
-    std::thread::spawn(move || relay.wait_until_ready(pid, &ended));
-    Ok(())
+    Ok(std::thread::spawn(move || relay.wait_until_ready(pid, &ended)))
 }
 
 fn tell(mut timeline: Timeline) {
@@ -106,8 +120,8 @@ impl Signals {
         Ok(Self { fd: SignalFd::with_flags(&all, flags).map_err(Error::sys("signalfd"))? })
     }
 
-    /// Passes signals on until the process ends: its exit status, 128 and the number for a signal.
-    pub fn wait(&self, pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<u8> {
+    /// Passes signals on until the process ends: its wait status.
+    pub fn wait(&self, pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<i32> {
         let mut relay = terminal.map(Relay::new).transpose()?;
         loop {
             let [signalled, ended] = match &mut relay {
@@ -153,16 +167,23 @@ impl Signals {
     }
 }
 
-pub fn reap(pid: Pid) -> Result<u8> {
+/// The wait status of a child that has ended, or will.
+pub fn reap(pid: Pid) -> Result<i32> {
     loop {
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {
             Err(rustix::io::Errno::INTR) => {}
             result => {
                 let status = result.map_err(Error::sys("waitid"))?.ok_or(Error::InitGone)?;
-                let code =
-                    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-                return Ok(code.and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(255));
+                let exited = status.exit_status().map(|code| (code & 0xff) << 8);
+                return exited.or_else(|| status.terminating_signal()).ok_or(Error::InitGone);
             }
         }
     }
+}
+
+/// What a command exits with for it: the process's own status, 128 and the number for a signal.
+pub fn code(status: i32) -> u8 {
+    let signalled = libc::WIFSIGNALED(status);
+    let code = if signalled { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    u8::try_from(code & 0xff).unwrap_or(255)
 }

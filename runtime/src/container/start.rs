@@ -12,6 +12,7 @@ use crate::bundle::plan;
 use crate::isolate::hooks;
 use crate::isolate::seccomp::notify::Agent;
 use crate::process::channel::{self, ToInit, ToRuntime};
+use crate::store::record::End;
 use crate::{Error, Result};
 
 pub fn start(container: &mut Container) -> Result<()> {
@@ -33,7 +34,13 @@ pub fn start(container: &mut Container) -> Result<()> {
     rustix::net::connect(&socket, &address).map_err(fail("connect"))?;
     let go = ToInit::Go { pid, ignored: 0 };
     channel::send(socket.as_fd(), &go, &[]).map_err(Error::sys("send to init"))?;
-    wait_for_exec(container, &socket, pid)?;
+    wait_for_exec(container, &socket, pid).inspect_err(|error| {
+        if let (Error::Init { step, message }, Some(record)) = (error, &mut container.record) {
+            record.end = Some(End::Failed { step: step.clone(), message: message.clone() });
+            // The error is told anyway.
+            let _ = container.dir.write(record);
+        }
+    })?;
     container.dir.remove_start_socket();
     poststart(container, pid)?;
     if let (Some(relay), Some(process)) = (relay, container.process()) {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Container;
 use crate::Result;
 use crate::process::channel;
+use crate::store::record::{End, Record};
 
 /// runtime.md, "State", and runc's `paused`.
 ///
@@ -82,6 +83,9 @@ pub struct Report {
     pub annotations: BTreeMap<String, String>,
     /// Empty, as in runc's `state`; `list` has it.
     pub owner: String,
+    /// No field of runc's: where it stopped, and that was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
 }
 
 pub fn report(container: &Container) -> Result<Report> {
@@ -96,6 +100,7 @@ pub fn report(container: &Container) -> Result<Report> {
         created: String::new(),
         annotations: BTreeMap::new(),
         owner: String::new(),
+        end: None,
     };
     if let Some(record) = &container.record {
         report.pid = record.process.filter(|_| status != Status::Stopped).map_or(0, |process| process.pid);
@@ -103,6 +108,15 @@ pub fn report(container: &Container) -> Result<Report> {
         report.rootfs = record.rootfs.display().to_string();
         report.created.clone_from(&record.created);
         report.annotations.clone_from(&record.annotations);
+        report.end = (status == Status::Stopped).then(|| end(record)).flatten();
     }
     Ok(report)
+}
+
+/// What a command of ours saw, or what the process itself still tells until its parent has asked it.
+fn end(record: &Record) -> Option<End> {
+    record.end.clone().or_else(|| {
+        let status = record.process?.wait_status()?;
+        Some(End::new(status, record.cgroups.oom_count().unwrap_or(0)))
+    })
 }

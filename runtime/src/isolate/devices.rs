@@ -48,10 +48,12 @@ pub fn fill(tree: &Tree, devices: &[Device], by_bind: bool) -> Result<()> {
     if rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok() {
         link(dev.as_fd(), "/proc/kcore", "core")?;
     }
-    match unlinkat(&dev, "ptmx", AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => link(dev.as_fd(), "pts/ptmx", "ptmx"),
-        Err(errno) => Err(Error::path("replace", "/dev/ptmx")(errno)),
+    if symlinkat("pts/ptmx", &dev, "ptmx").is_ok() {
+        return Ok(());
     }
+    // The image brought one, which would lead to the host's terminals.
+    unlinkat(&dev, "ptmx", AtFlags::empty()).map_err(Error::path("replace", "/dev/ptmx"))?;
+    link(dev.as_fd(), "pts/ptmx", "ptmx")
 }
 
 /// /dev itself, never through a symlink that the image put there (runc CVE-2026-41579, crun CVE-2026-47766).

@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod idmap;
 pub mod intel_rdt;
 pub mod labels;
+pub mod landlock;
 pub mod mounts;
 pub mod net_devices;
 pub mod netlink;

@@ -1,9 +1,10 @@
 //! The mounts of a container, by the new mount API: each is made detached, given its attributes, and attached to
 //! a destination that was resolved inside the root and is held by descriptor.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{
@@ -13,6 +14,7 @@ use rustix::mount::{
 
 use super::tree::{Tree, is_directory};
 use super::{cgroup_view, copy_up};
+use crate::bundle::mount_options::Options;
 use crate::bundle::plan::{Mount, Source};
 use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
@@ -28,6 +30,8 @@ pub struct Context<'a> {
     pub private_cgroup: bool,
     pub label: Option<&'a str>,
     pub done: &'a Done,
+    /// The tmpfs made last and where: mount points right below it are made by its descriptor, unlooked-for.
+    pub fresh: RefCell<Option<(PathBuf, OwnedFd)>>,
 }
 
 /// Makes one mount. The descriptor stays on it.
@@ -55,10 +59,14 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             (&*new.insert(made), target)
         }
         Source::New(kind, source) => {
-            let covered = if kind == "tmpfs" { context.tree.find(destination).ok() } else { None };
-            let covers = covered.is_some();
-            let target = covered.map_or_else(|| mount_point(context.tree, kind, destination), Ok)?;
-            let made = filesystem(context, kind, source, mount, target.as_fd(), covers)?;
+            // Asked only of what looks at it: most destinations are there, or their mode is given.
+            let looks = kind == "tmpfs" && (options.tmpcopyup || !has_mode(options));
+            let covers = looks && context.tree.find(destination).is_ok();
+            let target = match below_fresh(context, destination) {
+                Some(target) => target,
+                None => mount_point(context.tree, kind, destination)?,
+            };
+            let made = filesystem(context, kind, source, mount, covers.then(|| target.as_fd()))?;
             (&*new.insert(made), target)
         }
     };
@@ -74,8 +82,27 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
         let attr = Attr { propagation: *propagation, ..Attr::default() };
         sys::set_attr(made.as_fd(), c"", *recursive, attr).map_err(fail("set propagation of"))?;
     }
-    new.into_iter().chain([target]).for_each(|fd| context.done.push(fd));
+    context.done.push(target);
+    match (&mount.source, new) {
+        (Source::New(kind, _), Some(new))
+            if kind == "tmpfs" && !options.tmpcopyup && context.fresh.borrow().is_none() =>
+        {
+            context.fresh.replace(Some((destination.to_owned(), new)));
+        }
+        (_, new) => new.into_iter().for_each(|fd| context.done.push(fd)),
+    }
     Ok(())
+}
+
+/// In an empty file system of our own there is nothing to be resolved: the directory is made and opened. None where
+/// the destination is elsewhere, or is there already.
+fn below_fresh(context: &Context<'_>, destination: &Path) -> Option<OwnedFd> {
+    let fresh = context.fresh.borrow();
+    let (place, mount) = fresh.as_ref()?;
+    let name = destination.strip_prefix(place).ok().filter(|rest| rest.components().count() == 1)?;
+    rustix::fs::mkdirat(mount, name, Mode::from_raw_mode(0o755)).ok()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, name, flags, Mode::empty()).ok()
 }
 
 /// procfs and sysfs go on an ordinary directory only: a rootfs whose /proc is a symlink would move them
@@ -104,21 +131,24 @@ fn mount_point(tree: &Tree, kind: &str, destination: &Path) -> Result<OwnedFd> {
     }
 }
 
+fn has_mode(options: &Options) -> bool {
+    options.data.iter().any(|(key, _)| key == "mode")
+}
+
+/// `covered`: the directory that a tmpfs takes over from, if it was there before.
 fn filesystem(
     context: &Context<'_>,
     kind: &str,
     source: &str,
     mount: &Mount,
-    target: BorrowedFd<'_>,
-    covers: bool,
+    covered: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
     let options = &mount.options;
     let mut data = options.data.clone();
-    if covers && !data.iter().any(|(key, _)| key == "mode") {
-        // A tmpfs takes over the permissions of the directory that it covers, as in runc; where none was there
-        // before, it is for everyone, as the kernel makes it.
-        let mode =
-            rustix::fs::fstat(target).map_err(Error::path("stat", &mount.destination))?.st_mode & 0o7777;
+    if let Some(covered) = covered.filter(|_| !has_mode(options)) {
+        // The permissions too, as in runc.
+        let stat = rustix::fs::fstat(covered).map_err(Error::path("stat", &mount.destination))?;
+        let mode = stat.st_mode & 0o7777;
         data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     if let Some(label) = context.label
@@ -132,11 +162,11 @@ fn filesystem(
     if options.set & sys::RDONLY != 0 && !virtual_fs {
         superblock.push("ro");
     }
-    if !options.tmpcopyup {
+    let Some(covered) = covered.filter(|_| options.tmpcopyup) else {
         return new_filesystem(kind, source, &data, &superblock, options.set, context.done);
-    }
+    };
     let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY, context.done)?;
-    copy_up::copy(target, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
+    copy_up::copy(covered, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
     change(made.as_fd(), options.attr(), false)
         .map_err(Error::path("set attributes of", &mount.destination))?;
     Ok(made)

@@ -31,15 +31,13 @@ pub fn take(devices: &[(String, String)], namespace: BorrowedFd<'_>) -> Result<(
     })
 }
 
-/// A socket stays in the namespace in which it was opened: a thread goes there for it, and ends.
+/// A socket stays in the namespace in which it was opened: this thread goes there for it, and comes back.
 fn open_in(namespace: BorrowedFd<'_>) -> io::Result<Socket> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET)?;
-            Socket::open()
-        });
-        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
-    })
+    let own = std::fs::File::open("/proc/thread-self/ns/net")?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let socket = Socket::open();
+    setns(own, CloneFlags::CLONE_NEWNET)?;
+    socket
 }
 
 fn one(

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::bundle::plan::Host;
@@ -18,9 +19,10 @@ pub const FLAG: u64 = 0x4000_0000;
 pub struct Ahead(Beside);
 
 impl Ahead {
-    /// None where there is none to make, or where the user namespace that is to own it does not exist yet.
+    /// None where there is none to make, or where it is to be owned by another user namespace than ours.
     pub fn start(host: &Host) -> Option<Self> {
-        let wanted = host.new_namespaces & (FLAG | libc::CLONE_NEWUSER as u64) == FLAG;
+        let joins_user = host.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::User);
+        let wanted = host.new_namespaces & (FLAG | libc::CLONE_NEWUSER as u64) == FLAG && !joins_user;
         // Where that process cannot be made, clone3 makes the namespace in its turn.
         wanted.then(|| Beside::start(make).ok()).flatten().map(Self)
     }

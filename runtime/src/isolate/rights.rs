@@ -58,7 +58,6 @@ fn resource_of(number: u32) -> (&'static str, Resource) {
 pub fn set_scheduling(scheduler: Option<&Scheduler>, io_priority: Option<i32>) -> Result<()> {
     if let Some(scheduler) = scheduler {
         let attr = SchedAttr {
-            size: 0,
             policy: scheduler.policy,
             flags: scheduler.flags,
             nice: scheduler.nice,
@@ -66,6 +65,7 @@ pub fn set_scheduling(scheduler: Option<&Scheduler>, io_priority: Option<i32>) -
             runtime: scheduler.runtime,
             deadline: scheduler.deadline,
             period: scheduler.period,
+            ..SchedAttr::default()
         };
         sys::set_scheduler(attr).map_err(Error::sys("sched_setattr (process.scheduler)"))?;
     }

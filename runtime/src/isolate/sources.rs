@@ -1,6 +1,7 @@
 //! Detached mounts of everything that comes from the host, opened with the caller's rights before anything else
 //! happens: from here on nothing of the host's is named by path.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::idmap;
-use crate::bundle::plan::{Bind, Plan};
+use crate::bundle::plan::{Bind, MapBy, Plan};
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -52,8 +53,11 @@ fn clone_bind(bind: &Bind) -> Result<OwnedFd> {
     if bind.propagation != 0 {
         set_propagation(&tree, &bind.path, bind.propagation, true)?;
     }
-    if let Some((uids, gids, recursive)) = &bind.idmap {
-        let userns = idmap::user_namespace(uids, gids)?;
+    if let Some((by, recursive)) = &bind.idmap {
+        let userns = match by {
+            MapBy::New(uids, gids) => idmap::user_namespace(uids, gids)?,
+            MapBy::Joined(path) => File::open(path).map_err(Error::path("open namespace", path))?.into(),
+        };
         let number = u64::from(userns.as_raw_fd().unsigned_abs());
         let attr = Attr { set: sys::IDMAP, userns: number, ..Attr::default() };
         let fail = Error::path("id-map the mount of", &bind.path);

@@ -16,6 +16,13 @@ pub fn stat(pid: i32) -> Option<(u64, char)> {
     Some((fields.nth(18)?.parse().ok()?, state))
 }
 
+/// The wait status that a zombie keeps for its parent, which root may read too.
+pub fn exit_code(pid: i32) -> Option<i32> {
+    let mut buffer = [0; 1024];
+    let text = read(format!("/proc/{pid}/stat"), &mut buffer).ok()?;
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(49)?.parse().ok()
+}
+
 /// The signals that this process ignores, a bit each.
 pub fn ignored_signals() -> Result<u64> {
     let path = "/proc/self/status";

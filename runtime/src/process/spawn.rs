@@ -33,6 +33,7 @@ const FAILED_JOIN: u8 = 121;
 const FAILED_IDS: u8 = 122;
 const FAILED_EXEC: u8 = 123;
 const FAILED_CLONE: u8 = 124;
+const FAILED_TIME: u8 = 125;
 
 /// Makes the init of a container. `made_ahead`: namespaces that it will enter instead of being born in.
 pub fn container(host: &Host, leaf: &Leaf, preserve_fds: u32, made_ahead: u64) -> Result<Spawned> {
@@ -80,6 +81,7 @@ pub fn silent_end(pid: Pid) -> Error {
         Some(FAILED_JOIN) => "join a namespace of linux.namespaces",
         Some(FAILED_IDS) => "become root of the user namespace (is id 0 mapped?)",
         Some(FAILED_EXEC) => "execute hearth's own init",
+        Some(FAILED_TIME) => "set linux.timeOffsets (a clock may not end up before 0)",
         Some(FAILED_CLONE) => "make the container's namespaces",
         _ => return Error::InitGone,
     };
@@ -215,7 +217,7 @@ fn through_helper(
     let offsets = host.time_offsets.as_str();
     let helper = spawn(Request::default(), || {
         if new_time && unshare_time(offsets).is_err() {
-            return FAILED_JOIN;
+            return FAILED_TIME;
         }
         for (kind, fd) in joined {
             if setns(fd, flag(*kind)).is_err() {

@@ -171,15 +171,21 @@ impl Dir {
     /// None where its creator died before it wrote one.
     pub fn read(&self) -> Result<Option<Record>> {
         match self.read_file(STATE) {
+            // Empty: it died between the making and the one write of the first.
+            Ok(text) if text.is_empty() => Ok(None),
             Ok(text) => Record::parse(&text).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::path("read", self.path.join(STATE))(error)),
         }
     }
 
+    /// The first record and the config, of a container that nobody can have read yet.
+    pub fn write_first(&self, record: &Record) -> Result<()> {
+        self.create(STATE, &to_json(record)?)
+    }
+
     pub fn write(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|source| Error::Json { what: STATE.into(), source })?;
-        self.replace(STATE, &text)
+        self.replace(STATE, &to_json(record)?)
     }
 
     /// config.json as it was when the container was created.
@@ -188,7 +194,7 @@ impl Dir {
     }
 
     pub fn write_config(&self, text: &[u8]) -> Result<()> {
-        self.replace(CONFIG, text)
+        self.create(CONFIG, text)
     }
 
     /// Removes the directory and what Hearth puts there.
@@ -238,16 +244,24 @@ impl Dir {
         Ok(text)
     }
 
-    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let fail = |call| Error::path(call, self.path.join(name));
-        let draft = format!(".{name}");
+    fn create(&self, name: &str, text: &[u8]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, &draft, flags, Mode::from_raw_mode(0o600))
-            .map_err(fail("create"))?;
-        io::Write::write_all(&mut fs::File::from(file), text)
-            .map_err(Error::path("write", self.path.join(name)))?;
-        rustix::fs::renameat(&self.fd, &draft, &self.fd, name).map_err(fail("rename"))
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(Error::path("create", self.path.join(name)))?;
+        let written = io::Write::write_all(&mut fs::File::from(file), text);
+        written.map_err(Error::path("write", self.path.join(name)))
     }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let draft = format!(".{name}");
+        self.create(&draft, text)?;
+        rustix::fs::renameat(&self.fd, &draft, &self.fd, name)
+            .map_err(Error::path("rename", self.path.join(name)))
+    }
+}
+
+fn to_json(record: &Record) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|source| Error::Json { what: STATE.into(), source })
 }
 
 fn directory(at: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::isolate::cgroup::Placement;
 use crate::isolate::intel_rdt;
-use crate::observe::process::stat;
+use crate::observe::process::{exit_code, stat};
 use crate::{Error, Result};
 
 pub const VERSION: u32 = 1;
@@ -33,8 +33,43 @@ pub struct Record {
     /// Whether the stored config has poststop hooks.
     #[serde(default)]
     pub poststop: bool,
+    /// Where a command of ours saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
     /// Namespaces (CLONE_NEW*) that are the container's own: what `exec` enters.
     pub namespaces: u64,
+}
+
+/// Why a container's first process is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "lowercase")]
+pub enum End {
+    Exited {
+        status: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
+    /// Killed, in a container from which the OOM killer has taken a process.
+    Oom {
+        signal: i32,
+    },
+    /// It never became the program: the step of the set-up that failed, and how.
+    Failed {
+        step: String,
+        message: String,
+    },
+}
+
+impl End {
+    /// From a wait status, and how many processes the OOM killer has taken.
+    pub fn new(status: i32, ooms: u64) -> Self {
+        match (libc::WIFSIGNALED(status), libc::WTERMSIG(status)) {
+            (false, _) => Self::Exited { status: libc::WEXITSTATUS(status) },
+            (true, signal @ libc::SIGKILL) if ooms > 0 => Self::Oom { signal },
+            (true, signal) => Self::Signalled { signal },
+        }
+    }
 }
 
 /// A process, safe from the reuse of its pid.
@@ -69,6 +104,12 @@ impl Process {
         Ok(Self { pid: number, start_time })
     }
 
+    /// Its wait status, while it is a zombie whose parent has not asked.
+    pub fn wait_status(&self) -> Option<i32> {
+        stat(self.pid).filter(|(start, state)| *start == self.start_time && *state == 'Z')?;
+        exit_code(self.pid)
+    }
+
     /// A descriptor of the process, if it is still the one that was recorded, and no zombie.
     pub fn open(&self) -> Option<rustix::fd::OwnedFd> {
         let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
@@ -89,6 +130,28 @@ mod tests {
         let me = Process::of(rustix::process::getpid()).unwrap();
         assert!(me.is_alive());
         assert!(!Process { start_time: me.start_time + 1, ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_zombie_tells_how_it_ended() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let process = Process::of(Pid::from_child(&child)).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while process.is_alive() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(process.wait_status().map(|status| End::new(status, 0)), Some(End::Exited { status: 7 }));
+        child.wait().unwrap();
+        assert_eq!(process.wait_status(), None);
+    }
+
+    #[test]
+    fn the_reason_of_the_end_follows_from_the_wait_status() {
+        assert_eq!(End::new(7 << 8, 0), End::Exited { status: 7 });
+        assert_eq!(End::new(7 << 8, 1), End::Exited { status: 7 });
+        assert_eq!(End::new(libc::SIGTERM, 1), End::Signalled { signal: libc::SIGTERM });
+        assert_eq!(End::new(libc::SIGKILL, 0), End::Signalled { signal: libc::SIGKILL });
+        assert_eq!(End::new(libc::SIGKILL, 2), End::Oom { signal: libc::SIGKILL });
     }
 
     #[test]

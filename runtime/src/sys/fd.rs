@@ -60,13 +60,14 @@ pub fn is_open(number: RawFd) -> bool {
     number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0
 }
 
-/// Takes over a descriptor that was inherited under a number that the caller knows. None where it is not open.
+/// Takes over a descriptor that was inherited under a number that the caller knows, or that its owner in this
+/// process has let go of (`into_raw_fd`). None where it is not open.
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     if !is_open(number) {
         return None;
     }
-    // SAFETY: it is open, and inherited descriptors have no other owner in this process: each number is asked
-    // for once, at start.
+    // SAFETY: it is open, and neither inherited descriptors, asked for once at start, nor those that were let go of,
+    // whose numbers are handed over once, have another owner in this process.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -8,6 +8,7 @@ pub mod clone;
 pub mod fd;
 pub mod keyring;
 pub mod kill;
+pub mod landlock;
 pub mod mount;
 pub mod net;
 pub mod pidfd;

@@ -54,7 +54,7 @@ pub fn set_io_priority(value: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
 }
 
-/// struct sched_attr, its first version.
+/// struct sched_attr with the clamps of utilisation (Linux 5.3), which the flags of that name read.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SchedAttr {
@@ -66,6 +66,8 @@ pub struct SchedAttr {
     pub runtime: u64,
     pub deadline: u64,
     pub period: u64,
+    pub util_min: u32,
+    pub util_max: u32,
 }
 
 /// sched_setattr(2) of this process.

@@ -1,6 +1,7 @@
 //! What a container's shell cannot do by itself. Each part prints what it found, and `nothing` where that is nothing.
 //!
 //! - `probe notify TEXT` sends a datagram to `$NOTIFY_SOCKET`;
+//! - `probe connect NAME` connects to an abstract Unix socket, and prints `connected` or the kernel's answer;
 //! - `probe watch SECONDS` looks for directories of other file systems than the container's behind the descriptors,
 //!   roots and working directories of whatever shows up in `/proc`;
 //! - `probe overwrite SECONDS` tries to write into the executable of any process that is not its own image's.
@@ -9,8 +10,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,9 +24,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["notify", text] => notify(text),
+        ["connect", name] => connect(name),
         ["watch", seconds] => duration(seconds).and_then(watch),
         ["overwrite", seconds] => duration(seconds).and_then(overwrite),
-        _ => Err("usage: probe notify TEXT | watch SECONDS | overwrite SECONDS".to_owned()),
+        _ => Err("usage: probe notify TEXT | connect NAME | watch SECONDS | overwrite SECONDS".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,6 +47,14 @@ fn notify(text: &str) -> Result<(), String> {
     let socket = UnixDatagram::unbound().map_err(|e| format!("socket: {e}"))?;
     socket.send_to(text.as_bytes(), &path).map_err(|e| format!("send to {path}: {e}"))?;
     Ok(())
+}
+
+fn connect(name: &str) -> Result<(), String> {
+    let address = SocketAddr::from_abstract_name(name).map_err(|e| format!("{name}: {e}"))?;
+    match UnixStream::connect_addr(&address) {
+        Ok(_) => say("connected"),
+        Err(error) => say(&error.to_string()),
+    }
 }
 
 fn watch(limit: Duration) -> Result<(), String> {

@@ -84,7 +84,7 @@ impl Placement {
     /// the config or a supervisor asks for the place, all that there are, as runc does, so that the supervisor can
     /// read and set them; otherwise only those that are needed, as each has its cost.
     fn enable(&self, group: &Group, needed: &[String]) -> Result<()> {
-        let enables_all = !self.is_hybrid && (self.given || self.joins == Joins::All);
+        let enables_all = self.is_v2_alone() && (self.given || self.joins == Joins::All);
         if needed.is_empty() && !enables_all {
             return Ok(());
         }

@@ -49,8 +49,8 @@ pub(super) struct Hierarchy {
 pub struct Host {
     pub(super) v2: Option<Hierarchy>,
     pub(super) v1: Vec<Hierarchy>,
-    /// There is v1 beside v2, whether or not `v1` lists it.
-    pub(super) is_hybrid: bool,
+    /// There is v1 beside v2, which `v1` does not list.
+    pub(super) has_unlisted_v1: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Host {
     pub fn detect() -> Result<Self> {
         if is_v2(ROOT)? {
             let v2 = Hierarchy { controllers: Vec::new(), mount: ROOT.into(), root: "/".into() };
-            return Ok(Self { v2: Some(v2), v1: Vec::new(), is_hybrid: false });
+            return Ok(Self { v2: Some(v2), v1: Vec::new(), has_unlisted_v1: false });
         }
         let path = Path::new("/proc/self/mountinfo");
         let mut host = parse_mountinfo(&files::read(path).map_err(Error::path("read", path))?);
@@ -75,7 +75,6 @@ impl Host {
         if host.v2.is_some() && !is_v2(UNIFIED)? {
             host.v2 = None;
         }
-        host.is_hybrid = host.v2.is_some() && !host.v1.is_empty();
         Ok(host)
     }
 
@@ -85,15 +84,16 @@ impl Host {
         let needs_none = resources.is_none_or(|resources| limits::needed(resources).is_empty());
         if joins == Joins::Limited && needs_none && !is_v2(ROOT)? && is_v2(UNIFIED)? {
             let v2 = Hierarchy { controllers: Vec::new(), mount: UNIFIED.into(), root: "/".into() };
-            return Ok(Self { v2: Some(v2), v1: Vec::new(), is_hybrid: true });
+            return Ok(Self { v2: Some(v2), v1: Vec::new(), has_unlisted_v1: true });
         }
         Self::detect()
     }
 
     pub fn mode(&self) -> Mode {
         match (&self.v2, self.v1.is_empty()) {
-            (Some(_), _) if self.is_hybrid => Mode::Hybrid,
-            (Some(_), _) => Mode::V2,
+            (Some(_), false) => Mode::Hybrid,
+            (Some(_), true) if self.has_unlisted_v1 => Mode::Hybrid,
+            (Some(_), true) => Mode::V2,
             (None, false) => Mode::V1,
             (None, true) => Mode::None,
         }
@@ -110,7 +110,7 @@ fn is_v2(path: &str) -> Result<bool> {
 
 /// Finds the hierarchies among the mounts; a later mount at the same place or above hides an earlier one.
 fn parse_mountinfo(text: &str) -> Host {
-    let mut host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
+    let mut host = Host { v2: None, v1: Vec::new(), has_unlisted_v1: false };
     for line in text.lines() {
         let Some((place, kind)) = line.split_once(" - ") else { continue };
         let mut place = place.split(' ').skip(3);

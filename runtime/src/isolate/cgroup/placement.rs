@@ -79,9 +79,9 @@ pub struct Placement {
     pub(super) joins: Joins,
     pub(super) v2: Option<Group>,
     pub(super) v1: Vec<Group>,
-    /// There is v1 beside v2, whether or not `v1` lists it.
-    #[serde(default)]
-    pub(super) is_hybrid: bool,
+    /// There is v1 beside v2, which `v1` does not list: the container needed nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_unlisted_v1: bool,
 }
 
 fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -111,7 +111,7 @@ impl Placement {
             joins: Joins::Limited,
             v2: None,
             v1: Vec::new(),
-            is_hybrid: false,
+            has_unlisted_v1: false,
         }
     }
 
@@ -158,7 +158,7 @@ impl Placement {
             joins,
             v2: host.v2.as_ref().map(|hierarchy| group(hierarchy, true)),
             v1: host.v1.iter().map(|hierarchy| group(hierarchy, is_joined(hierarchy))).collect(),
-            is_hybrid: host.is_hybrid,
+            has_unlisted_v1: host.has_unlisted_v1,
         })
     }
 
@@ -166,7 +166,7 @@ impl Placement {
     /// [`Host::detect_for`]): what it did not need it was not put below, so its place there is the caller's to give.
     pub(super) fn find_v1(&mut self) -> Result<()> {
         let Some(name) = self.v2.as_ref().and_then(|group| group.path.file_name()) else { return Ok(()) };
-        if !self.is_hybrid || !self.v1.is_empty() {
+        if !self.has_unlisted_v1 {
             return Ok(());
         }
         let own = Own::read()?;
@@ -178,6 +178,7 @@ impl Placement {
             joined: false,
         };
         self.v1 = Host::detect()?.v1.iter().map(group).collect();
+        self.has_unlisted_v1 = false;
         Ok(())
     }
 
@@ -211,6 +212,10 @@ impl Placement {
         self.v2.as_ref().map(Group::dir)
     }
 
+    pub(super) fn is_v2_alone(&self) -> bool {
+        self.v2.is_some() && self.v1.is_empty() && !self.has_unlisted_v1
+    }
+
     /// What the container's mount of type `cgroup` shows.
     pub fn view(&self) -> View {
         let shown = |group: &Group| Shown {
@@ -219,7 +224,7 @@ impl Placement {
             leaf: group.dir(),
         };
         View {
-            unified: self.v2.is_some() && !self.is_hybrid,
+            unified: self.is_v2_alone(),
             hierarchies: self.groups().map(shown).collect(),
             leaf: self.v2_dir(),
         }

@@ -6,11 +6,10 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
@@ -23,8 +22,11 @@ use serde::Serialize;
 
 use super::Program;
 use crate::isolate::hooks::State;
+use crate::sys::fd::inherited;
 use crate::{Error, Result};
 
+/// No descriptor's number.
+const NONE: RawFd = -1;
 const WAITING: u8 = 0;
 const DELIVERED: u8 = 1;
 const FAILED: u8 = 2;
@@ -32,40 +34,47 @@ const FAILED: u8 = 2;
 /// Loads a filter, and gives its listener, if it has one, to `deliver` on a thread that is free of the filter.
 pub fn load(
     program: &Program,
-    deliver: impl FnOnce(OwnedFd) -> std::io::Result<()> + Send + 'static,
+    deliver: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<()> + Send + 'static,
 ) -> Result<()> {
     if !program.notify {
         return program.load().map(drop);
     }
-    let (give, take) = sync_channel(1);
-    let outcome = Arc::new(AtomicU8::new(WAITING));
-    let told = Arc::clone(&outcome);
-    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-        if let Some(listener) = wait_for(&take) {
-            let result = if deliver(listener).is_ok() { DELIVERED } else { FAILED };
-            told.store(result, Ordering::Release);
-        }
-    });
+    let shared = Arc::new(Shared { listener: AtomicI32::new(NONE), outcome: AtomicU8::new(WAITING) });
+    let theirs = Arc::clone(&shared);
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(move || theirs.hand_on(deliver));
     let thread = thread.map_err(Error::sys("make a thread for the seccomp listener"))?;
-    let listener = program.load()?.ok_or(Error::InitGone)?;
-    // Neither the sending nor the waiting makes a call: nobody sleeps at the other end.
-    let sent = give.send(listener);
-    while outcome.load(Ordering::Acquire) == WAITING && sent.is_ok() {
+    let listener = program.load().inspect_err(|_| shared.outcome.store(FAILED, Ordering::Release))?;
+    // Neither the giving nor the waiting makes a call: nobody sleeps at the other end.
+    shared.listener.store(listener.ok_or(Error::InitGone)?.into_raw_fd(), Ordering::Release);
+    while shared.outcome.load(Ordering::Acquire) == WAITING {
         std::hint::spin_loop();
     }
+    let delivered = shared.outcome.load(Ordering::Acquire) == DELIVERED;
     // To let go of the thread may unmap its stack, which is a call; exec takes care of it.
-    std::mem::forget((thread, give));
-    if outcome.load(Ordering::Acquire) == DELIVERED { Ok(()) } else { Err(Error::InitGone) }
+    std::mem::forget((thread, shared));
+    if delivered { Ok(()) } else { Err(Error::InitGone) }
 }
 
-/// None if the filter was not loaded.
-fn wait_for(take: &Receiver<OwnedFd>) -> Option<OwnedFd> {
-    const PAUSE: Duration = Duration::from_micros(50);
-    loop {
-        match take.try_recv() {
-            Ok(listener) => return Some(listener),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) => std::thread::sleep(PAUSE),
+/// Between the loader and the thread.
+struct Shared {
+    /// The number of a descriptor that is whoever's takes it.
+    listener: AtomicI32,
+    outcome: AtomicU8,
+}
+
+impl Shared {
+    /// Until the listener is there, or the load has failed.
+    fn hand_on(&self, deliver: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<()>) {
+        const PAUSE: Duration = Duration::from_micros(50);
+        while self.outcome.load(Ordering::Acquire) == WAITING {
+            // Closed here once it is delivered: the agent's is to be the only one.
+            if let Some(listener) = inherited(self.listener.load(Ordering::Acquire)) {
+                let delivered = deliver(listener.as_fd()).is_ok();
+                drop(listener);
+                let outcome = if delivered { DELIVERED } else { FAILED };
+                return self.outcome.store(outcome, Ordering::Release);
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 }

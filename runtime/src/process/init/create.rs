@@ -1,5 +1,6 @@
 //! Makes a container: each numbered step is one kernel mechanism.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -128,6 +129,7 @@ fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> R
         private_cgroup: create.plan.new_cgroup_namespace,
         label: create.plan.mount_label.as_deref(),
         done,
+        fresh: RefCell::default(),
     };
     create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))
 }
@@ -136,7 +138,7 @@ fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
     if !plan.fill_dev {
         return Ok(());
     }
-    // The nodes get the modes of the plan; `finish` sets the program's own mask.
+    // The nodes get the modes of the plan.
     let umask = rustix::process::umask(Mode::empty());
     devices::fill(tree, &plan.devices, plan.user_namespace)?;
     rustix::process::umask(umask);

@@ -12,6 +12,7 @@ use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
 use crate::bundle::plan::Common;
 use crate::bundle::process::Process;
+use crate::isolate::landlock::Ruleset;
 use crate::isolate::terminal::Pty;
 use crate::isolate::{labels, rights, seccomp, terminal};
 use crate::sys::{self, clone::Exec};
@@ -22,6 +23,8 @@ use crate::{Error, Result};
 pub(super) struct Program {
     path: CString,
     env: Vec<String>,
+    /// Rules that wait for the last moment.
+    landlock: Option<Ruleset>,
 }
 
 /// Everything that can fail before the program is due.
@@ -40,21 +43,32 @@ pub(super) fn prepare(
         step("13 rights", terminal::own_stdio(process.uid))?;
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    let mut rules = step("13 landlock", common.landlock.as_ref().map(Ruleset::new).transpose())?;
     if process.no_new_privileges {
         step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
-    } else if let Some(filter) = &common.seccomp {
-        // Without no_new_privs the load needs CAP_SYS_ADMIN, which is about to go.
-        step("13 seccomp", load_filter(filter, report))?;
+    } else {
+        // Without no_new_privs both need CAP_SYS_ADMIN, which is about to go.
+        if let Some(rules) = rules.take() {
+            step("13 landlock", rules.take_on())?;
+        }
+        if let Some(filter) = &common.seccomp {
+            step("13 seccomp", load_filter(filter, report))?;
+        }
     }
     // Once with root's rights, for a directory that only root may enter, once with the user's own.
-    let as_root = rustix::process::chdir(process.cwd.as_str());
+    // Every way here leads through "/".
+    let elsewhere = process.cwd != "/";
+    let as_root = if elsewhere { rustix::process::chdir(process.cwd.as_str()) } else { Ok(()) };
     step("13 rights", rights::become_user(process, true))?;
     if as_root.is_err() {
         let call = Error::path("chdir to cwd", &process.cwd);
         step("13 cwd", rustix::process::chdir(process.cwd.as_str()).map_err(call))?;
     }
-    step("13 cwd", inside_root())?;
-    step("13 program", program(process))
+    if elsewhere {
+        step("13 cwd", inside_root())?;
+    }
+    let program = step("13 program", program(process))?;
+    Ok(Program { landlock: rules, ..program })
 }
 
 fn scheduling(process: &Process, common: &Common) -> Result<()> {
@@ -90,7 +104,7 @@ fn program(process: &Process) -> Result<Program> {
     let path = if name.contains('/') { check(name, Path::new(name))? } else { search(name, &env)? };
     let path = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| Error::Program { program: name.to_owned(), reason: "a NUL byte in its name".into() })?;
-    Ok(Program { path, env })
+    Ok(Program { path, env, landlock: None })
 }
 
 fn search(name: &str, env: &[String]) -> Result<PathBuf> {
@@ -151,7 +165,7 @@ fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
     }
     let socket = report.try_clone().map_err(Error::sys("dup"))?;
     seccomp::notify::load(filter, move |listener| {
-        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener.as_fd()])
+        channel::send(socket.as_fd(), &ToRuntime::Listener, &[listener])
     })
 }
 
@@ -168,6 +182,9 @@ pub(super) fn execute(
     let (argv, envp) = (c_strings(&process.args).map_err(nul)?, c_strings(&program.env).map_err(nul)?);
     let exec = Exec::new(&argv, &envp);
     step("16 exec", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
+    if let Some(rules) = &program.landlock {
+        step("16 landlock", rules.take_on())?;
+    }
     if process.no_new_privileges
         && let Some(filter) = &common.seccomp
     {

@@ -13,7 +13,7 @@ fn hierarchy(controllers: &[&str], mount: &str, root: &str) -> Hierarchy {
 fn hybrid() -> Host {
     Host {
         v2: Some(hierarchy(&[], "/nowhere/unified", "/")),
-        is_hybrid: false,
+        has_unlisted_v1: false,
         v1: vec![
             hierarchy(&["cpu", "cpuacct"], "/nowhere/cpu,cpuacct", "/"),
             hierarchy(&["memory"], "/nowhere/memory", "/"),
@@ -69,7 +69,7 @@ fn only_missing_parents_are_the_containers_own() {
     let host = Host {
         v2: Some(hierarchy(&[], mount.path().to_str().unwrap(), "/")),
         v1: Vec::new(),
-        is_hybrid: false,
+        has_unlisted_v1: false,
     };
     for (path, parents) in [("/id", 0), ("/there/id", 0), ("/there/a/b/id", 2), ("/a/id", 1)] {
         let placement = plan(&host, Some(path), Joins::All, json!({})).unwrap();
@@ -93,7 +93,7 @@ fn bad_paths_are_refused() {
 
 #[test]
 fn a_host_without_groups_gives_an_empty_placement() {
-    let host = Host { v2: None, v1: Vec::new(), is_hybrid: false };
+    let host = Host { v2: None, v1: Vec::new(), has_unlisted_v1: false };
     let mut placement = plan(&host, None, Joins::Limited, json!({})).unwrap();
     assert!(placement.is_none());
     let leaf = placement.create(None).unwrap();
