@@ -110,7 +110,7 @@ life_steps() {
     step 'pid of another' '^1 exit 0$' 'sleeper; run "--pid container:$C" ps | grep -c "sleep 1000"'
     step 'host namespaces' '^same exit 0$' 'a=$(run "--ipc host --network host --pid host --uts host" sh -c "$NAMES; $PIDNS"); [ "$a" = "$(sh -c "$NAMES; $PIDNS")" ] && echo same'
     step 'terminal' '^/dev/pts/0 33 99 exit 6$' 'terminal run "${RUN[@]}" --rm -it $IMAGE "sh -c \"tty; sleep 0.5; stty size; exit 6\""'
-    step 'terminal, typed' '42' 'keys "echo \$((6*7))" exit | terminal run "${RUN[@]}" --rm -it $IMAGE sh | grep -x "42."'
+    step 'terminal, typed' '^1 exit 0$' 'keys "echo \$((6*7))" exit | terminal run "${RUN[@]}" --rm -it $IMAGE sh | grep -cw 42'
     step 'terminal, exec' '^/dev/pts/[01] 33 99 exit 6$' 'sleeper; terminal exec -it $C "sh -c \"tty; sleep 0.5; stty size; exit 6\""'
     step 'terminal, in the background' '^/dev/pts/0 exit 0$' 'up -t tty; engine wait $C >/dev/null; engine logs $C'
     step '12 at once' '^12 12 0 exit 0$' 'for i in $(seq 12); do engine run "${RUN[@]}" -d --name $C-$i $IMAGE sleep 1000 & done >/dev/null; wait; engine ps -q --filter name=$C | wc -l; for i in $(seq 12); do engine exec $C-$i echo here & done | grep -c here; engine rm "${FORCE[@]:--f}" $(engine ps -aq --filter name=$C) >/dev/null 2>&1; engine ps -aq --filter name=$C | wc -l'

@@ -44,7 +44,7 @@ make_image() {
 
 # What differs between any two runs is taken out, and all becomes one line.
 normalise() {
-    sed -E -e 's/\r|\^[@D]\x08*//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\b[0-9a-f]{64}\b/ID/g; s/\b[0-9a-f]{12}\b/ID/g' \
+    sed -E -e '/(msg="|WARN.*)DEPRECATION/d' -e 's/\r|\^[@D]\x08*//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\b[0-9a-f]{64}\b/ID/g; s/\b[0-9a-f]{12}\b/ID/g' \
         -e "s/$TAG-[a-z0-9-]+/NAME/g" | tr -s ' \t\n' ' ' | sed 's/^ //; s/ $//'
 }
 

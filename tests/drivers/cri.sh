@@ -39,6 +39,7 @@ ENGINE=("$CRICTL" --config "$WORK/crictl.yaml")
 start_daemon() {
     containerd --config "$WORK/config.toml" >>"$WORK/containerd.log" 2>&1 &
     echo $! >"$WORK/daemon.pid"
+    disown
     await 'engine pods' # the CRI plugin comes last
 }
 use() { HANDLER=$1; }
@@ -103,7 +104,7 @@ step 'seccomp, default' 'Seccomp: 2 .*exit 1' 'one ".linux.security_context.secc
 step 'no new privileges' 'NoNewPrivs: 1' 'one ".linux.security_context.no_new_privs = true" grep NoNewPrivs /proc/self/status'
 step 'privileged' 'CapEff: 000001' 'POD=".linux.security_context.privileged = true"; one ".linux.security_context.privileged = true" grep CapEff /proc/self/status'
 step 'sysctl' '^99 exit 0$' 'POD=".linux.sysctls = {\"net.core.somaxconn\": \"99\"}"; one . cat /proc/sys/net/core/somaxconn'
-step 'mounts' '/dev/shm .*/proc .*/sys .*exit 0' 'one . sh -c "cut -d\" \" -f2,4 /proc/mounts | grep -vE \"^/ |^/sys/fs/cgroup|^/proc/(acpi|keys|timer_list|scsi)|^/sys/(firmware|devices)|^/etc\" | sort"'
+step 'mounts' '/dev/shm .*/proc .*/sys .*exit 0' 'one . sh -c "cut -d\" \" -f2,4 /proc/mounts | grep -vE \"^/ |^/sys/fs/cgroup|^/proc/(acpi|keys|timer_list|interrupts|scsi)|^/sys/(firmware|devices)|^/etc\" | sort"'
 step 'limits, v1' '^67108864 20000 100000 512 exit 0$' 'one ".linux.resources = {memory_limit_in_bytes: 67108864, cpu_quota: 20000, cpu_period: 100000, cpu_shares: 512}" sh -c "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu/cpu.shares"'
 step 'update' '^50331648 exit 0$' 'sleeper ".linux.resources = {memory_limit_in_bytes: 67108864}"; engine update --memory 50331648 $box >/dev/null; inside cat /sys/fs/cgroup/memory/memory.limit_in_bytes'
 step 'out of memory' '^OOMKilled 137 exit 0$' 'id=$(box "$(pod)" ".linux.resources = {memory_limit_in_bytes: 16777216}" tail /dev/zero); await "engine inspect $id | jq -e \".status.state == \\\"CONTAINER_EXITED\\\"\""; sleep 1; field $id ".status.reason, .status.exitCode"'

@@ -18,6 +18,7 @@ start_daemon() {
     /usr/sbin/dockerd --host "$HOST" --data-root "$WORK/data" --exec-root "$WORK/exec" --pidfile "$WORK/docker.pid" \
         --config-file "$WORK/daemon.json" --iptables=false --ip6tables=false --bridge=none --live-restore \
         --cgroup-parent "/$TAG" >>"$WORK/dockerd.log" 2>&1 &
+    disown
     await 'engine version'
 }
 restart_daemon() {

@@ -61,6 +61,6 @@ step 'runtime flags' '^flagged exit 0$' 'engine --runtime-flag debug --runtime-f
 step 'log level debug' '^debugged exit 0$' 'engine --log-level debug run "${RUN[@]}" --rm $IMAGE echo debugged 2>/dev/null'
 step 'sdnotify' '^0 exit 0$' 'NOTIFY_SOCKET= up "--sdnotify conmon" sleep 5; echo $?'
 step 'restart policy' '^2 exit 0$' 'up "--restart on-failure:2" false; await "[ \$(engine inspect --format {{.RestartCount}} $C) = 2 ]"; show "{{.RestartCount}}"'
-UNCALLED=yes step 'info' '^[a-z]+ version [0-9.]+ exit 0$' 'engine info --format "{{.Host.OCIRuntime.Version}}" | head -1 | sed "s/+.*//; s/^[a-z]*/name/; s/[0-9.]*$/1.0/"'
+UNCALLED=yes step 'info' '^[a-z]+ version [0-9.]+ exit 0$' 'engine info --format "{{.Host.OCIRuntime.Version}}" | sed -n "1{s/+.*//; s/^[a-z]*/name/; s/[0-9.]*\$/1.0/; p}"'
 step 'play kube' '^Running exit 0$' 'printf "apiVersion: v1\nkind: Pod\nmetadata: {name: $C-kube}\nspec:\n  containers:\n  - {name: a, image: $IMAGE, command: [sleep, \"1000\"]}\n" >$WORK/tmp/pod.yaml; engine play kube $WORK/tmp/pod.yaml 2>&1 | grep Error; engine pod inspect --format "{{.State}}" $C-kube; engine pod rm -f -t 0 $C-kube >/dev/null'
 report
