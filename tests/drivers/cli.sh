@@ -77,7 +77,7 @@ limit_steps() {
 }
 
 life_steps() {
-    step 'logs' '^one two exit 0$' 'up "" sh -c "echo one; echo two >&2"; engine wait $C >/dev/null; engine logs $C 2>&1'
+    step 'logs' '^one two exit 0$' 'up "" sh -c "echo one; sleep 0.3; echo two >&2"; engine wait $C >/dev/null; engine logs $C 2>&1'
     step 'wait' '^5 exit 0$' 'up "" sh -c "sleep 0.5; exit 5"; engine wait $C'
     step 'inspect' '^running true exit 0$' 'sleeper; show "{{.State.Status}} {{.State.Running}}"'
     step 'exec' '^hi exit 3$' 'sleeper; inside sh -c "echo hi; exit 3"'
