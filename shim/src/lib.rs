@@ -1,1 +1,5 @@
+//! Hearth's resident processes.
 
+#![forbid(unsafe_code)]
+
+pub mod pool;

@@ -1,0 +1,3 @@
+//! The warm pool, as `hearthd` keeps it.
+
+pub mod policy;
