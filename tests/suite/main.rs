@@ -16,6 +16,7 @@ mod features;
 mod harness;
 mod hooks;
 mod idmap;
+mod init;
 mod labels;
 mod landlock;
 mod lifecycle;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         harness::CASES,
         hooks::CASES,
         idmap::CASES,
+        init::CASES,
         labels::CASES,
         landlock::CASES,
         lifecycle::CASES,

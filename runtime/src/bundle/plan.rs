@@ -108,6 +108,8 @@ pub struct Init {
     pub start_container: Vec<Hook>,
     /// Whether the runtime has hooks to run once the namespaces are there.
     pub runtime_hooks: bool,
+    /// Whether init stays the first process, and the program is its child.
+    pub reaper: bool,
     pub process: Process,
     pub common: Common,
     pub mount_label: Option<String>,
@@ -224,11 +226,22 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
         create_container: hook_list(spec.hooks().as_ref().map(oci_spec::runtime::Hooks::create_container))?,
         start_container: hook_list(spec.hooks().as_ref().map(oci_spec::runtime::Hooks::start_container))?,
         runtime_hooks: has_runtime_hooks,
+        reaper: reaper(spec)?,
         process,
         common,
         mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
     };
     Ok(Plan { host, init })
+}
+
+/// By annotation, for callers that cannot pass `--init`.
+fn reaper(spec: &Spec) -> Result<bool> {
+    const NAME: &str = "org.hearth.init";
+    match spec.annotations().as_ref().and_then(|annotations| annotations.get(NAME)).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(value) => Err(Error::invalid(NAME, value, "true or false")),
+    }
 }
 
 fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {

@@ -11,6 +11,9 @@ use super::capabilities::Sets;
 use super::spec::Process as Spec;
 use crate::{Error, Result};
 
+/// What sd_listen_fds(3) looks for, until the program's pid is known.
+pub const LISTEN_PID: &str = "LISTEN_PID=1";
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     pub args: Vec<String>,

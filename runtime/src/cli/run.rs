@@ -16,7 +16,7 @@ pub(super) fn define(command: Command) -> Command {
         .arg(flag("no-subreaper").hide(true))
 }
 
-pub(super) fn create_args() -> [Arg; 7] {
+pub(super) fn create_args() -> [Arg; 8] {
     [
         path_arg("bundle").short('b').default_value(".").help("Directory of config.json"),
         path_arg("console-socket").help("AF_UNIX socket that receives the terminal's master"),
@@ -27,6 +27,8 @@ pub(super) fn create_args() -> [Arg; 7] {
             .value_parser(value_parser!(u32).range(0..=1024))
             .default_value("0")
             .help("Descriptors from 3 on that the program gets"),
+        flag("init")
+            .help("Stay the container's first process: pass signals on to the program, and reap its orphans"),
         flag("no-pivot").help("chroot instead of pivot_root, for a root on a ramdisk"),
         flag("no-new-keyring").help("Stay in the caller's session keyring"),
         id_arg(),
@@ -40,6 +42,7 @@ pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
         console_socket: path(args, "console-socket"),
         pid_file: path(args, "pid-file"),
         preserve_fds: args.get_one("preserve-fds").copied().unwrap_or(0),
+        init: args.get_flag("init"),
         no_pivot: args.get_flag("no-pivot"),
         no_new_keyring: args.get_flag("no-new-keyring"),
         runs,

@@ -31,6 +31,8 @@ pub struct Options {
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub preserve_fds: u32,
+    /// The program is not the container's first process.
+    pub init: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     /// `run` starts the container itself: there is no start socket.
@@ -61,6 +63,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     console::check(&plan, options)?;
     labels::check(&plan.init.process)?;
+    plan.init.reaper |= options.init;
     plan.init.no_pivot = options.no_pivot;
     plan.init.new_keyring = !options.no_new_keyring;
     timeline.mark("config read");
@@ -149,6 +152,10 @@ impl Made {
         let executable = spawned.executable.take();
         let passed = Passed { executable, listener, sources, network: network.map(Ahead::wait).transpose()? };
         take_devices(spawned, plan, passed.network.as_ref())?;
+        // Before there can be a child of init's.
+        if let Some(score) = plan.init.process.oom_score_adj {
+            set_oom_score(number(spawned), score)?;
+        }
         send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
         timeline.mark("plan sent");
         // Init is at work meanwhile.
@@ -158,9 +165,6 @@ impl Made {
         leaf.notes.iter().for_each(|note| log::warn(note));
         drop((leaf, passed));
         dir.write_config(&bundle.text)?;
-        if let Some(score) = plan.init.process.oom_score_adj {
-            set_oom_score(number(spawned), score)?;
-        }
         record.process = Some(record::Process::of(spawned.child.pid)?);
         if options.runs {
             // Init need not tell that it is ready, and need not wait for a word: it finds it.

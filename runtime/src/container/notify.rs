@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use crate::bundle::mount_options;
 use crate::bundle::plan::{Bind, Mount, Plan, Source};
+use crate::bundle::process::LISTEN_PID;
 use crate::store::Dir;
 use crate::{Error, Result};
 
@@ -34,13 +35,13 @@ pub fn prepare(plan: &mut Plan, dir: &Dir, preserve_fds: u32) -> Result<()> {
     Ok(())
 }
 
-/// sd_listen_fds(3): the count, and the pid in the container's view.
+/// sd_listen_fds(3): the count, and the pid in the container's view, which init corrects where it is another.
 pub fn listen_fds(env: &mut Vec<String>) -> Result<u32> {
     let Ok(count) = std::env::var("LISTEN_FDS") else { return Ok(0) };
     let bad = || Error::invalid("LISTEN_FDS", &count, "a number of at most 1024 descriptors");
     let number = count.parse().ok().filter(|number| *number <= 1024).ok_or_else(bad)?;
     if number > 0 {
-        env.extend([format!("LISTEN_FDS={number}"), "LISTEN_PID=1".to_owned()]);
+        env.extend([format!("LISTEN_FDS={number}"), LISTEN_PID.to_owned()]);
         env.extend(std::env::var("LISTEN_FDNAMES").ok().map(|names| format!("LISTEN_FDNAMES={names}")));
     }
     Ok(number)

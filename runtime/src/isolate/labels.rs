@@ -49,6 +49,18 @@ pub fn apply(process: &Process) -> Result<()> {
         .map_err(|error| error.at(format!("process.apparmorProfile {profile}")))
 }
 
+/// For this process itself, which executes nothing any more.
+pub fn take_on(process: &Process) -> Result<()> {
+    if let Some(label) = &process.selinux {
+        write(&["attr/current"], label).map_err(|error| error.at(format!("process.selinuxLabel {label}")))?;
+    }
+    let Some(profile) = process.apparmor.as_deref().filter(|profile| *profile != UNCONFINED) else {
+        return Ok(());
+    };
+    write(&["attr/apparmor/current", "attr/current"], &format!("changeprofile {profile}"))
+        .map_err(|error| error.at(format!("process.apparmorProfile {profile}")))
+}
+
 /// Labels the session keyring that is made next.
 pub fn label_keyring(process: &Process) -> Result<()> {
     let Some(label) = &process.selinux else { return Ok(()) };

@@ -7,6 +7,7 @@
 mod create;
 mod finish;
 mod join;
+mod reap;
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -24,18 +25,22 @@ pub fn main(socket: RawFd) -> u8 {
     // From the outside this process is the runtime until it is the user's program: nobody reads its memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let mut report = socket;
-    let (step, error) = match run(&mut report) {
+    match run(&mut report) {
         Ok(never) => match never {},
-        Err(failure) => failure,
-    };
-    let message = ToRuntime::Failed { step: step.to_owned(), message: error.chain() };
+        Err(failure) => tell(&report, &failure),
+    }
+}
+
+/// The last words of a process that did not become the program, and its exit status.
+fn tell(report: &OwnedFd, (step, error): &Failure) -> u8 {
+    let message = ToRuntime::Failed { step: (*step).to_owned(), message: error.chain() };
     let _ = channel::send(report.as_fd(), &message, &[]);
     1
 }
 
 /// `report` is where a failure goes: the socket of the start command replaces it, once there is one.
 fn run(report: &mut OwnedFd) -> Result<std::convert::Infallible, Failure> {
-    sys::process::unblock_signals().map_err(at("signals", "sigprocmask"))?;
+    sys::process::block_signals(0).map_err(at("signals", "rt_sigprocmask"))?;
     sys::fd::keep_cloexec(report).map_err(at("start", "fcntl"))?;
     let received = channel::receive::<ToInit>(report.as_fd()).map_err(at("plan", "receive the plan"))?;
     match received {

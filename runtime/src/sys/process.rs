@@ -4,14 +4,15 @@ use std::io;
 
 use super::check;
 
+/// Of the kernel's sigset_t. glibc's calls keep two realtime signals to themselves.
+const MASK_BYTES: usize = 8;
+
 /// Gives the signals of the mask their default disposition.
 pub fn reset_signals(ignored: u64) -> io::Result<()> {
     const SIGNALS: libc::c_int = 64;
-    const MASK_BYTES: usize = 8;
     // The kernel's struct: handler SIG_DFL, no flags, no restorer, an empty mask.
     let default = [0u64; 4];
     let none = std::ptr::null_mut::<u64>();
-    // By the raw call, since glibc keeps two realtime signals to itself.
     for signal in (1..=SIGNALS).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
         // SAFETY: `default` is as large as a kernel sigaction with its mask, and outlives the call.
         check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, MASK_BYTES) })?;
@@ -19,13 +20,30 @@ pub fn reset_signals(ignored: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks no signal any more.
-pub fn unblock_signals() -> io::Result<()> {
-    // SAFETY: all-zero bytes are the empty signal set.
-    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `empty` outlives the call; the old mask is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) }.into())
-        .map(drop)
+/// Blocks the signals of the mask and no others.
+pub fn block_signals(mask: u64) -> io::Result<()> {
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: `mask` is a kernel sigset_t of that many bytes and outlives the call; the old one is not asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, MASK_BYTES)
+    })
+    .map(drop)
+}
+
+/// Waits for a signal, all of which are blocked.
+pub fn next_signal() -> io::Result<i32> {
+    let mask = u64::MAX;
+    loop {
+        let (info, timeout) = (std::ptr::null::<u8>(), std::ptr::null::<u8>());
+        // SAFETY: `mask` is a kernel sigset_t of that many bytes and outlives the call; null asks for no details and
+        // for no time limit.
+        let ret =
+            unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, info, timeout, MASK_BYTES) };
+        match check(ret) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.and_then(|signal| i32::try_from(signal).map_err(io::Error::other)),
+        }
+    }
 }
 
 /// setgroups(2), setresgid(2), setresuid(2) of this (single-threaded) process by the raw calls: glibc's wrappers

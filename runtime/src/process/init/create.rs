@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::SocketFlags;
+use rustix::process::Pid;
 
 use super::super::channel::{self, Create, ToRuntime};
-use super::{Failure, finish, step, wait_for_go};
+use super::{Failure, finish, reap, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
 use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
@@ -75,19 +76,44 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     drop((tree, done));
     timeline.mark("paths");
-    let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
-    drop(pty);
-    timeline.mark("rights");
-    // `run` has sent its Go with the plan: it only wants to know of failures.
-    if create.waits_for_start || create.timeline {
-        step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
+    let parent = plan.reaper.then(rustix::process::getpid);
+    let rest = Rest { pty, timeline, listener, pid, parent };
+    if plan.reaper {
+        return reap::stay_behind(plan, report, |report| rest.run(&create, report));
     }
-    pid = pid.max(wait_for_go(report)?);
-    if let Some(listener) = listener {
-        pid = pid.max(wait_for_start(&listener, report)?);
+    rest.run(&create, report)
+}
+
+/// What is left to do once the container is there, in the process that becomes the program.
+struct Rest {
+    pty: Option<terminal::Pty>,
+    timeline: Timeline,
+    listener: Option<OwnedFd>,
+    /// The container's as the runtime sees it, 0 where that is not known yet.
+    pid: i32,
+    /// Who stays behind as the container's first process.
+    parent: Option<Pid>,
+}
+
+impl Rest {
+    fn run(self, create: &Create, report: &mut OwnedFd) -> Result<Infallible, Failure> {
+        let Self { pty, mut timeline, listener, mut pid, parent } = self;
+        let plan = &create.plan;
+        let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
+        drop(pty);
+        timeline.mark("rights");
+        // `run` has sent its Go with the plan: it only wants to know of failures.
+        if create.waits_for_start || create.timeline {
+            step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
+        }
+        pid = pid.max(wait_for_go(report)?);
+        if let Some(listener) = listener {
+            pid = pid.max(wait_for_start(&listener, report)?);
+        }
+        step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
+        step("15 init", parent.map_or(Ok(()), reap::die_with))?;
+        finish::execute(&plan.process, &plan.common, program, report)
     }
-    step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
-    finish::execute(&plan.process, &plan.common, program, report)
 }
 
 fn session(plan: &Init) -> Result<()> {

@@ -11,7 +11,7 @@ use rustix::fs::{Access, FileType, Mode, OFlags};
 use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
 use crate::bundle::plan::Common;
-use crate::bundle::process::Process;
+use crate::bundle::process::{LISTEN_PID, Process};
 use crate::isolate::landlock::Ruleset;
 use crate::isolate::terminal::Pty;
 use crate::isolate::{labels, rights, seccomp, terminal};
@@ -45,7 +45,7 @@ pub(super) fn prepare(
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     let mut rules = step("13 landlock", common.landlock.as_ref().map(Ruleset::new).transpose())?;
     if process.no_new_privileges {
-        step("13 rights", rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS")))?;
+        step("13 rights", no_new_privileges())?;
     } else {
         // Without no_new_privs both need CAP_SYS_ADMIN, which is about to go.
         if let Some(rules) = rules.take() {
@@ -69,6 +69,33 @@ pub(super) fn prepare(
     }
     let program = step("13 program", program(process))?;
     Ok(Program { landlock: rules, ..program })
+}
+
+/// The same rights for the process that stays behind as the container's init.
+pub(super) fn restrict(process: &Process, common: &Common) -> Result<(), Failure> {
+    step("13 labels", labels::take_on(process))?;
+    if process.no_new_privileges {
+        step("13 rights", no_new_privileges())?;
+    } else if let Some(filter) = &common.seccomp {
+        step("13 seccomp", filter.load().map(drop))?;
+    }
+    let mut process = process.clone();
+    if let (Some(sets), 1..) = (&mut process.capabilities, process.uid) {
+        // As the kernel does at exec.
+        sets.permitted &= sets.ambient;
+        sets.effective &= sets.ambient;
+    }
+    step("13 rights", rights::become_user(&process, true))
+}
+
+/// After which it can do little more than its work.
+pub(super) fn restrict_last(process: &Process, common: &Common) -> Result<()> {
+    let filter = common.seccomp.as_ref().filter(|_| process.no_new_privileges);
+    filter.map_or(Ok(()), |filter| filter.load().map(drop))
+}
+
+fn no_new_privileges() -> Result<()> {
+    rustix::thread::set_no_new_privs(true).map_err(Error::sys("PR_SET_NO_NEW_PRIVS"))
 }
 
 fn scheduling(process: &Process, common: &Common) -> Result<()> {
@@ -99,6 +126,10 @@ fn program(process: &Process) -> Result<Program> {
     if !has_home {
         env.retain(|entry| !entry.starts_with("HOME="));
         env.push(format!("HOME={}", home(process.uid)));
+    }
+    // The first process of a container need not be its program.
+    if let Some(entry) = env.iter_mut().find(|entry| *entry == LISTEN_PID) {
+        *entry = format!("LISTEN_PID={}", rustix::process::getpid().as_raw_nonzero());
     }
     let name = process.args.first().map(String::as_str).unwrap_or_default();
     let path = if name.contains('/') { check(name, Path::new(name))? } else { search(name, &env)? };

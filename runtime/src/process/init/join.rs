@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::super::channel::{self, Join, ToRuntime};
-use super::{Failure, finish, step};
+use super::{Failure, finish, step, tell};
 use crate::isolate::tree::Tree;
 use crate::isolate::{labels, rights, terminal};
 use crate::sys::clone::{Request, spawn};
@@ -50,13 +50,10 @@ fn enter(join: &Join, fds: Vec<OwnedFd>) -> Result<()> {
 
 /// The process that is visible in the container.
 fn visible(join: &Join, report: &OwnedFd) -> u8 {
-    let (step, error) = match become_program(join, report) {
+    match become_program(join, report) {
         Ok(never) => match never {},
-        Err(failure) => failure,
-    };
-    let message = ToRuntime::Failed { step: step.to_owned(), message: error.chain() };
-    let _ = channel::send(report.as_fd(), &message, &[]);
-    1
+        Err(failure) => tell(report, &failure),
+    }
 }
 
 fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> {
