@@ -1,8 +1,8 @@
 //! Hearth's runtime: makes and keeps one sandbox.
 //!
 //! `cli` parses, `bundle` turns a config.json into a plan (pure), `container` answers the OCI verbs,
-//! `process` makes processes, `isolate` has one file per kernel mechanism, `store` is all that is on disk,
-//! and `sys` is the only room with unsafe code.
+//! `process` makes processes, `isolate` has one file per kernel mechanism, `store` is all that is on disk, `pool` is
+//! what clients share with the warm-pool daemon, and `sys` is the only room with unsafe code.
 
 pub mod bundle;
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod container;
 pub mod error;
 pub mod isolate;
 pub mod observe;
+pub mod pool;
 pub mod process;
 pub mod store;
 pub mod sys;

@@ -9,8 +9,10 @@ mod exec;
 mod features;
 mod gc;
 mod kill;
+mod launch;
 mod list;
 mod pause;
+mod pool;
 mod ps;
 mod resume;
 mod run;
@@ -72,6 +74,9 @@ const VERBS: &[Verb] = &[
     Verb { name: "doctor", define: doctor::define, run: doctor::run, failure: 1 },
     Verb { name: "unpack", define: unpack::define, run: unpack::run, failure: 1 },
     Verb { name: "gc", define: gc::define, run: gc::run, failure: 1 },
+    // As docker run: a status that programs seldom use themselves.
+    Verb { name: "launch", define: launch::define, run: launch::run, failure: 125 },
+    Verb { name: "pool", define: pool::define, run: pool::run, failure: 1 },
     Verb { name: "bench", define: bench::define, run: bench::run, failure: 1 },
 ];
 

@@ -47,6 +47,7 @@ pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
         no_new_keyring: args.get_flag("no-new-keyring"),
         runs,
         detach: runs && args.get_flag("detach"),
+        parks: false,
         timeline: runs && args.get_flag("timeline"),
     }
 }

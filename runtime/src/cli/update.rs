@@ -151,7 +151,7 @@ fn from_flags<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Result<LinuxResourc
 }
 
 /// `512m`, `1.5 GiB`, `100`: the units are powers of 1024, whatever their case and spelling.
-fn bytes(text: &str) -> Option<i64> {
+pub(super) fn bytes(text: &str) -> Option<i64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (number, unit) = text.split_at(end);
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();

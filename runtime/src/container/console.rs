@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -98,8 +98,8 @@ impl Relay {
         }
     }
 
-    /// Copies in both directions until one of `events` is readable: says which.
-    pub fn until(&mut self, events: [BorrowedFd<'_>; 2]) -> Result<[bool; 2]> {
+    /// Copies in both directions until one of `events` is readable, and says which, or the time is up.
+    pub fn until(&mut self, events: [BorrowedFd<'_>; 2], timeout: Option<&Timespec>) -> Result<[bool; 2]> {
         loop {
             let mut waiting = vec![
                 PollFd::from_borrowed_fd(events[0], PollFlags::IN),
@@ -109,8 +109,9 @@ impl Relay {
             if self.input_open {
                 waiting.push(PollFd::from_borrowed_fd(standard(0), PollFlags::IN));
             }
-            match poll(&mut waiting, None) {
+            match poll(&mut waiting, timeout) {
                 Err(rustix::io::Errno::INTR) => continue,
+                Ok(0) => return Ok([false, false]),
                 result => result.map_err(Error::sys("poll"))?,
             };
             let ready: Vec<bool> = waiting.iter().map(|fd| !fd.revents().is_empty()).collect();

@@ -39,6 +39,8 @@ pub struct Options {
     pub runs: bool,
     /// The command does not wait for the container's end.
     pub detach: bool,
+    /// Init is parked at the end, and waits for a claim on its socket.
+    pub parks: bool,
     pub timeline: bool,
 }
 
@@ -68,7 +70,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     plan.init.new_keyring = !options.no_new_keyring;
     timeline.mark("config read");
     let dir = reserve(root, &options.id)?;
-    let mut made = Made { dir: Some(dir), record: None, spawned: None, relay: None };
+    let mut made = Made::new(dir);
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
     let (Some(dir), Some(spawned)) = (made.dir.take(), made.spawned.take()) else {
         return Err(Error::InitGone);
@@ -78,7 +80,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
 }
 
 /// The directory of the new container. What a dead creator of the same id left is cleaned.
-fn reserve(root: &Root, id: &str) -> Result<Dir> {
+pub(super) fn reserve(root: &Root, id: &str) -> Result<Dir> {
     let exists = || Error::ContainerExists { id: id.to_owned() };
     if let Some(dir) = root.reserve(id)? {
         return Ok(dir);
@@ -93,10 +95,10 @@ fn reserve(root: &Root, id: &str) -> Result<Dir> {
 }
 
 /// What exists so far. Dropped before it is complete, it is taken back.
-struct Made {
-    dir: Option<Dir>,
-    record: Option<Record>,
-    spawned: Option<Spawned>,
+pub(super) struct Made {
+    pub(super) dir: Option<Dir>,
+    pub(super) record: Option<Record>,
+    pub(super) spawned: Option<Spawned>,
     relay: Option<notify::Relay>,
 }
 
@@ -114,18 +116,24 @@ impl Drop for Made {
 }
 
 impl Made {
-    fn all(
+    pub(super) fn new(dir: Dir) -> Self {
+        Self { dir: Some(dir), record: None, spawned: None, relay: None }
+    }
+
+    /// Sends init off with its plan.
+    pub(super) fn set_off(
         &mut self,
         options: &Options,
         bundle: &Bundle,
         plan: &mut Plan,
         timeline: &mut Timeline,
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<()> {
         let dir = self.dir.as_ref().ok_or(Error::InitGone)?;
         notify::prepare(plan, dir, options.preserve_fds)?;
         let network = Ahead::start(&plan.host);
         let sources = Sources::open(plan)?;
-        let listener = if options.runs { None } else { Some(listen(dir)?) };
+        let waits_for_start = !(options.runs || options.parks);
+        let listener = waits_for_start.then(|| listen(dir)).transpose()?;
         let placement = place(options, plan)?;
         let record = self.record.insert(record(options, bundle, plan, placement));
         let rdt = plan.host.intel_rdt.as_ref();
@@ -156,7 +164,7 @@ impl Made {
         if let Some(score) = plan.init.process.oom_score_adj {
             set_oom_score(number(spawned), score)?;
         }
-        send_plan(spawned, plan, record.cgroups.view(), &passed, timeline.is_on())?;
+        send_plan(spawned, plan, record.cgroups.view(), &passed, options)?;
         timeline.mark("plan sent");
         // Init is at work meanwhile.
         if at_one_stroke {
@@ -166,6 +174,20 @@ impl Made {
         drop((leaf, passed));
         dir.write_config(&bundle.text)?;
         record.process = Some(record::Process::of(spawned.child.pid)?);
+        Ok(())
+    }
+
+    fn all(
+        &mut self,
+        options: &Options,
+        bundle: &Bundle,
+        plan: &mut Plan,
+        timeline: &mut Timeline,
+    ) -> Result<Option<OwnedFd>> {
+        self.set_off(options, bundle, plan, timeline)?;
+        let (Some(dir), Some(record), Some(spawned)) = (&self.dir, &self.record, &self.spawned) else {
+            return Err(Error::InitGone);
+        };
         if options.runs {
             // Init need not tell that it is ready, and need not wait for a word: it finds it.
             self.relay = notify::Relay::open(dir)?;
@@ -177,8 +199,10 @@ impl Made {
         }
         let terminal = converse(spawned, plan, options, timeline)?;
         publish(dir, record, options)?;
-        // From here on init may outlive us.
-        go(spawned)?;
+        // From here on init may outlive us. A parked one has heard nothing of that yet.
+        if !options.parks {
+            go(spawned)?;
+        }
         Ok(terminal)
     }
 }
@@ -353,7 +377,7 @@ fn send_plan(
     plan: &mut Plan,
     cgroups: View,
     passed: &Passed,
-    timeline: bool,
+    options: &Options,
 ) -> Result<()> {
     let Passed { executable, listener, sources: Sources { root, binds }, network } = passed;
     let executable = executable.iter().filter(|_| root.is_some());
@@ -367,10 +391,11 @@ fn send_plan(
         plan: std::mem::take(&mut plan.init),
         cgroups,
         waits_for_start: listener.is_some(),
+        parks: options.parks,
         has_root: root.is_some(),
         has_network: network.is_some(),
         chroot,
-        timeline,
+        timeline: options.timeline,
     };
     let message = ToInit::Create(Box::new(create));
     let sent = channel::send(spawned.socket.as_fd(), &message, &fds);

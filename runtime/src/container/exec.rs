@@ -73,7 +73,10 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     drop(init);
     let (joined, terminal) = converse(&spawned, container, options, &outside)?;
     match signals {
-        Some(signals) => signals.wait(joined.pid, &joined.pidfd, terminal).map(super::run::code),
+        Some(signals) => signals
+            .wait(joined.pidfd.as_fd(), &joined.pidfd, terminal, None)
+            .and_then(|_| super::run::reap(joined.pid))
+            .map(super::run::code),
         None => Ok(0),
     }
 }

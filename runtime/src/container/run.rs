@@ -1,11 +1,12 @@
 //! `run`: create, start, wait, delete; and how a command waits for the process that it stands for.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::console::Relay;
@@ -37,7 +38,8 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     // Other commands may change it from here on.
     container.dir.unlock()?;
     timeline.mark("program executed");
-    let status = signals.wait(pid, pidfd, terminal)?;
+    signals.wait(pidfd.as_fd(), pidfd, terminal, None)?;
+    let status = reap(pid)?;
     timeline.mark("program ended");
     // What the program said last is passed on before its caller is told that it ended.
     let _ = relay.map(JoinHandle::join);
@@ -120,29 +122,46 @@ impl Signals {
         Ok(Self { fd: SignalFd::with_flags(&all, flags).map_err(Error::sys("signalfd"))? })
     }
 
-    /// Passes signals on until the process ends: its wait status.
-    pub fn wait(&self, pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<i32> {
+    /// Passes signals on to the process until `ended` is readable. At the deadline the process is killed; whether
+    /// it was is the value.
+    pub fn wait(
+        &self,
+        ended: BorrowedFd<'_>,
+        pidfd: &OwnedFd,
+        terminal: Option<OwnedFd>,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
         let mut relay = terminal.map(Relay::new).transpose()?;
+        let mut deadline = deadline;
+        let mut killed = false;
         loop {
-            let [signalled, ended] = match &mut relay {
-                Some(relay) => relay.until([self.fd.as_fd(), pidfd.as_fd()])?,
-                None => self.until_ended(pidfd)?,
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let [signalled, over] = match &mut relay {
+                Some(relay) => relay.until([self.fd.as_fd(), ended], timeout.as_ref())?,
+                None => self.until_ended(ended, timeout.as_ref())?,
             };
-            if ended {
+            if over {
                 if let Some(relay) = &mut relay {
                     relay.drain();
                 }
-                return reap(pid);
+                return Ok(killed);
             }
             if signalled {
                 self.forward(pidfd, relay.as_ref())?;
             }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                // It may have ended just now.
+                let _ = crate::sys::kill::pidfd_send(pidfd, libc::SIGKILL);
+                (deadline, killed) = (None, true);
+            }
         }
     }
 
-    fn until_ended(&self, pidfd: &OwnedFd) -> Result<[bool; 2]> {
-        let mut waiting = [PollFd::new(&self.fd, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
-        match poll(&mut waiting, None) {
+    fn until_ended(&self, ended: BorrowedFd<'_>, timeout: Option<&Timespec>) -> Result<[bool; 2]> {
+        let mut waiting =
+            [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+        match poll(&mut waiting, timeout) {
             Err(rustix::io::Errno::INTR) => Ok([false, false]),
             result => {
                 result.map_err(Error::sys("poll"))?;

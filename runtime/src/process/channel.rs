@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::plan::{Common, Init};
 use crate::bundle::process::Process;
 use crate::isolate::cgroup_view::View;
+use crate::pool::claim::Claim;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
@@ -30,6 +31,9 @@ pub enum ToInit {
     },
     /// Make a container. Descriptors: those that `Create` counts.
     Create(Box<Create>),
+    /// What a parked init becomes. Descriptors: the report socket, the standard streams unless there is a terminal,
+    /// mounts, secrets.
+    Claim { pid: i32, claim: Box<Claim> },
     /// Join one. Descriptors: the container's pidfd.
     Join(Box<Join>),
 }
@@ -40,6 +44,8 @@ pub struct Create {
     pub cgroups: View,
     /// Whether the first descriptor is the start socket, on which init waits for `hearth start`.
     pub waits_for_start: bool,
+    /// Whether init is parked at the end, and waits for a claim.
+    pub parks: bool,
     /// Whether the next descriptors are the root file system and our own executable, detached mounts.
     pub has_root: bool,
     /// Whether the next descriptor is a network namespace to enter, made for this container.

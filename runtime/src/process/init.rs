@@ -4,6 +4,7 @@
 //! The end of the socket's stream before `Go` means that the runtime died: init ends, and with it all that was
 //! set up in its namespaces.
 
+mod claim;
 mod create;
 mod finish;
 mod join;

@@ -42,7 +42,7 @@ pub struct Record {
 
 /// Why a container's first process is no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reason", rename_all = "lowercase")]
+#[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum End {
     Exited {
         status: i32,
@@ -54,6 +54,10 @@ pub enum End {
     Oom {
         signal: i32,
     },
+    /// Killed at its deadline.
+    TimedOut,
+    /// Nobody who could be asked saw it.
+    Unknown,
     /// It never became the program: the step of the set-up that failed, and how.
     Failed {
         step: String,

@@ -10,7 +10,7 @@ use rustix::net::SocketFlags;
 use rustix::process::Pid;
 
 use super::super::channel::{self, Create, ToRuntime};
-use super::{Failure, finish, reap, step, wait_for_go};
+use super::{Failure, claim, finish, reap, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
 use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
@@ -45,7 +45,9 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
         timeline.mark("mounts");
         step("6 devices", own_devices(plan, tree))?;
         timeline.mark("devices");
-        pty = step("7 terminal", console(plan, tree, report))?;
+        if !create.parks {
+            pty = step("7 terminal", console(plan, tree, report))?;
+        }
         if !plan.masked_paths.is_empty() {
             null = Some(step("8 masks", paths::null())?);
         }
@@ -66,19 +68,38 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
     }
     timeline.mark("root entered");
     step("11 sysctl", sysctl::apply(&plan.sysctl))?;
-    if let Some(tree) = &tree {
+    if tree.is_some() {
         if let Some(null) = null {
             step("12 paths", paths::mask(&plan.masked_paths, null, &done))?;
         }
         step("12 paths", paths::make_readonly(&plan.readonly_paths, &done))?;
+    }
+    drop(done);
+    timeline.mark("paths");
+    let rest = Rest { pty, timeline, listener, pid, parent: None };
+    complete(create, tree, rest, report)
+}
+
+/// From a sandbox that lacks nothing but what a launch may settle to the program.
+fn complete(
+    mut create: Create,
+    tree: Option<Tree>,
+    mut rest: Rest,
+    report: &mut OwnedFd,
+) -> Result<Infallible, Failure> {
+    if create.parks {
+        step("14 ready", say(report, &ToRuntime::Ready { steps: rest.timeline.take() }))?;
+        (rest.pid, rest.pty) = claim::take(&mut create.plan, tree.as_ref(), report)?;
+        rest.timeline.mark("claim applied");
+    }
+    let plan = &create.plan;
+    if let Some(tree) = &tree {
         step("12 paths", make_cwd(plan))?;
         step("12 paths", rootfs::finish(tree, plan.root_propagation, plan.root_readonly))?;
     }
-    drop((tree, done));
-    timeline.mark("paths");
-    let parent = plan.reaper.then(rustix::process::getpid);
-    let rest = Rest { pty, timeline, listener, pid, parent };
+    drop(tree);
     if plan.reaper {
+        rest.parent = Some(rustix::process::getpid());
         return reap::stay_behind(plan, report, |report| rest.run(&create, report));
     }
     rest.run(&create, report)
@@ -103,10 +124,12 @@ impl Rest {
         drop(pty);
         timeline.mark("rights");
         // `run` has sent its Go with the plan: it only wants to know of failures.
-        if create.waits_for_start || create.timeline {
+        if create.waits_for_start || create.parks || create.timeline {
             step("14 ready", say(report, &ToRuntime::Ready { steps: timeline.take() }))?;
         }
-        pid = pid.max(wait_for_go(report)?);
+        if !create.parks {
+            pid = pid.max(wait_for_go(report)?);
+        }
         if let Some(listener) = listener {
             pid = pid.max(wait_for_start(&listener, report)?);
         }
@@ -171,7 +194,7 @@ fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-fn console(plan: &Init, tree: &Tree, report: &OwnedFd) -> Result<Option<terminal::Pty>> {
+pub(super) fn console(plan: &Init, tree: &Tree, report: &OwnedFd) -> Result<Option<terminal::Pty>> {
     let Some(window) = plan.process.terminal else { return Ok(None) };
     let pty = terminal::open(tree, window)?;
     if plan.fill_dev {

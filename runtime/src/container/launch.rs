@@ -1,0 +1,411 @@
+//! `launch`: a program in a sandbox of the warm pool, or, where there is none for it, in one that is made on the
+//! spot. Both are claimed by the same message.
+
+use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use serde::Serialize;
+
+use super::create::{self, Created};
+use super::run::{Signals, code, reap};
+use super::{Container, delete, park};
+use crate::isolate::cgroup::Placement;
+use crate::observe::{Timeline, now};
+use crate::pool::claim::{Claim, SECRET_LIMIT};
+use crate::pool::client::{Client, Declared, POOLS};
+use crate::pool::protocol::{Granted, Launch, Limits, Path as How, Reply, Request, Status, Target};
+use crate::process::channel::{self, ToInit, ToRuntime};
+use crate::store::Root;
+use crate::store::record::End;
+use crate::sys::fd::standard;
+use crate::{Error, Result};
+
+#[derive(Debug)]
+pub struct Options {
+    pub target: Target,
+    pub id: Option<String>,
+    pub claim: Claim,
+    /// Host paths of the claim's mounts, and whether what is mounted below them comes along.
+    pub sources: Vec<(PathBuf, bool)>,
+    /// Host paths of the claim's secrets.
+    pub secrets: Vec<PathBuf>,
+    pub limits: Limits,
+    pub pool: Pool,
+    pub timeout: Option<Duration>,
+    /// The program gets the caller's standard input instead of an empty one.
+    pub stdin: bool,
+    /// Tell how it went, as a line of JSON on standard error.
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    Auto,
+    Only,
+    Never,
+}
+
+/// How it went.
+#[derive(Debug, Serialize)]
+struct Report {
+    id: String,
+    path: How,
+    /// Why not by the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(flatten)]
+    end: End,
+    /// Microseconds since the first, at the end of each step.
+    timeline: Vec<(String, u64)>,
+}
+
+/// A claimed sandbox, and who is its parent.
+enum Lease {
+    Warm { granted: Granted, pidfd: OwnedFd, status: OwnedFd, client: Client },
+    Cold { created: Box<Created>, why: String },
+}
+
+pub fn launch(root: &Root, options: &Options) -> Result<u8> {
+    options.claim.validate()?;
+    let signals = Signals::block()?;
+    let mut timeline = Timeline::new(options.json);
+    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+    let opened = Opened::open(options)?;
+    let fds = opened.descriptors(&theirs, &options.claim);
+    let lease = acquire(root, options, &fds, &mut timeline)?;
+    drop(fds);
+    drop((opened, theirs));
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    let terminal = match until_executed(&report, &mut timeline) {
+        Ok(terminal) => terminal,
+        Err(error) => {
+            lease.give_back()?;
+            return Err(error);
+        }
+    };
+    timeline.mark("program executed");
+    let pidfd = lease.pidfd();
+    let timed_out = signals.wait(lease.ended(), pidfd, terminal, deadline)?;
+    timeline.mark("program ended");
+    let end = lease.end(root)?;
+    let (how, why, id) = lease.told();
+    let wait = end.map_or(0, |status| status.wait);
+    let end = match end {
+        _ if timed_out => End::TimedOut,
+        Some(Status { wait, ooms }) => End::new(wait, ooms),
+        None => End::Unknown,
+    };
+    if options.json {
+        let report = Report { id, path: how, why, end: end.clone(), timeline: microseconds(timeline.take()) };
+        let line = serde_json::to_string(&report);
+        let line = line.map_err(|source| Error::Json { what: "the answer".into(), source })?;
+        crate::observe::log::timeline(&line);
+    }
+    Ok(match end {
+        // As timeout(1).
+        End::TimedOut => 124,
+        End::Unknown => 255,
+        _ => code(wait),
+    })
+}
+
+fn microseconds(marks: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    let first = marks.first().map_or(0, |(_, time)| *time);
+    marks.into_iter().map(|(name, time)| (name, time.saturating_sub(first) / 1000)).collect()
+}
+
+/// What the claim brings, opened with the caller's own rights.
+struct Opened {
+    /// Where the program does not get the caller's.
+    input: Option<OwnedFd>,
+    mounts: Vec<OwnedFd>,
+    secrets: Vec<OwnedFd>,
+}
+
+impl Opened {
+    fn open(options: &Options) -> Result<Self> {
+        let null = || rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let input = (!options.stdin).then(null).transpose().map_err(Error::path("open", "/dev/null"))?;
+        Ok(Self {
+            input,
+            mounts: options
+                .sources
+                .iter()
+                .map(|(path, recursive)| mount(path, *recursive))
+                .collect::<Result<_>>()?,
+            secrets: options.secrets.iter().map(|path| secret(path)).collect::<Result<_>>()?,
+        })
+    }
+
+    /// In the order of [`ToInit::Claim`].
+    fn descriptors<'a>(&'a self, report: &'a OwnedFd, claim: &Claim) -> Vec<BorrowedFd<'a>> {
+        let mut fds = vec![report.as_fd()];
+        if claim.terminal.is_none() {
+            let input = self.input.as_ref().map_or_else(|| standard(0), AsFd::as_fd);
+            fds.extend([input, standard(1), standard(2)]);
+        }
+        fds.extend(self.mounts.iter().chain(&self.secrets).map(AsFd::as_fd));
+        fds
+    }
+}
+
+fn mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags).map_err(Error::path("open --mount src", path))
+}
+
+/// A sealed copy: what the program gets is what was read now.
+fn secret(path: &Path) -> Result<OwnedFd> {
+    let fail = |call| Error::path::<std::io::Error>(call, path);
+    let source = std::fs::File::open(path).map_err(fail("open --secret"))?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = rustix::fs::memfd_create("secret", flags).map_err(Error::sys("memfd_create"))?;
+    let mut copy = std::fs::File::from(copy);
+    let length = std::io::copy(&mut std::io::Read::take(source, SECRET_LIMIT + 1), &mut copy);
+    if length.map_err(fail("read --secret"))? > SECRET_LIMIT {
+        return Err(Error::invalid("--secret", path.display().to_string(), "at most 1 MiB"));
+    }
+    copy.seek(SeekFrom::Start(0)).map_err(fail("rewind --secret"))?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals).map_err(Error::sys("seal"))?;
+    Ok(copy.into())
+}
+
+fn acquire(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Timeline) -> Result<Lease> {
+    let (why, bundle) = match options.pool {
+        Pool::Never => ("--pool never".into(), None),
+        Pool::Auto | Pool::Only => match ask(root, options, fds, timeline)? {
+            Answer::Lease(lease) => return Ok(*lease),
+            Answer::Cold { why, bundle } => (why, bundle),
+        },
+    };
+    if options.pool == Pool::Only {
+        let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
+        return Err(Error::Refused { what: "--pool only".into(), source });
+    }
+    let bundle = match (bundle, &options.target) {
+        (Some(bundle), _) => bundle,
+        (None, Target::Bundle(path)) => path.clone().into(),
+        (None, Target::Pool(name)) => {
+            let declared = Declared::read(Path::new(POOLS), name);
+            declared
+                .ok_or_else(|| Error::invalid("pool", name, "a declared pool, or the path of a bundle"))?
+                .bundle
+        }
+    };
+    cold(root, options, bundle, fds, timeline, why)
+}
+
+enum Answer {
+    Lease(Box<Lease>),
+    Cold { why: String, bundle: Option<PathBuf> },
+}
+
+fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Timeline) -> Result<Answer> {
+    let client = match Client::connect(root) {
+        Ok(client) => client,
+        Err(error) => return Ok(Answer::Cold { why: error.chain(), bundle: None }),
+    };
+    timeline.mark("connected");
+    let request = Request::Launch(Box::new(Launch {
+        target: options.target.clone(),
+        id: options.id.clone(),
+        limits: options.limits,
+        claim: options.claim.clone(),
+        only: options.pool == Pool::Only,
+    }));
+    match client.ask(&request, fds) {
+        Ok((Reply::Granted(granted), fds)) => {
+            let Ok([pidfd, status]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(Error::InitGone) };
+            let marks = [("request read", granted.received), ("claim passed on", granted.claimed)];
+            timeline.add(marks.map(|(name, time)| (name.to_owned(), time)).into());
+            timeline.mark("granted");
+            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, client })))
+        }
+        Ok((Reply::Cold { reason, bundle }, _)) => {
+            Ok(Answer::Cold { why: reason, bundle: bundle.map(PathBuf::from) })
+        }
+        Ok((Reply::Refused { reason }, _)) => {
+            let source = std::io::Error::other(reason);
+            Err(Error::Refused { what: "hearthd refuses".into(), source })
+        }
+        Ok(_) => Ok(Answer::Cold { why: "hearthd answered something else".into(), bundle: None }),
+        Err(error) => Ok(Answer::Cold { why: error.chain(), bundle: None }),
+    }
+}
+
+fn cold(
+    root: &Root,
+    options: &Options,
+    bundle: PathBuf,
+    fds: &[BorrowedFd<'_>],
+    timeline: &mut Timeline,
+    why: String,
+) -> Result<Lease> {
+    let id = options.id.clone().unwrap_or_else(|| format!("launch-{:x}-{:x}", std::process::id(), now()));
+    let mut asked = park::options(&id, options.json);
+    asked.bundle = bundle;
+    let mut created = create::create(root, &asked)?;
+    timeline.add(created.timeline.take());
+    let lease = |created| Lease::Cold { created: Box::new(created), why };
+    let claimed = limit(&mut created.container, options.limits).and_then(|()| {
+        let pid = created.spawned.child.pid.as_raw_nonzero().get();
+        let message = ToInit::Claim { pid, claim: Box::new(options.claim.clone()) };
+        channel::send(created.spawned.socket.as_fd(), &message, fds)
+            .map_err(Error::sys("send the claim to init"))
+    });
+    if let Err(error) = claimed {
+        lease(created).give_back()?;
+        return Err(error);
+    }
+    timeline.mark("claim passed on");
+    Ok(lease(created))
+}
+
+fn limit(container: &mut Container, limits: Limits) -> Result<()> {
+    container.record.as_mut().map_or(Ok(()), |record| limits.apply(&mut record.cgroups))
+}
+
+impl Limits {
+    /// As config.json would have them; None where there is nothing to write.
+    pub fn resources(&self) -> Option<LinuxResources> {
+        const PERIOD: u64 = 100_000;
+        if *self == Self::default() {
+            return None;
+        }
+        let mut resources = LinuxResources::default();
+        resources.set_devices(None);
+        if let Some(limit) = self.memory {
+            let mut memory = LinuxMemory::default();
+            memory.set_limit(Some(limit));
+            resources.set_memory(Some(memory));
+        }
+        if let Some(thousandths) = self.cpu {
+            let mut cpu = LinuxCpu::default();
+            cpu.set_period(Some(PERIOD));
+            cpu.set_quota(i64::try_from(thousandths.saturating_mul(PERIOD / 1000)).ok());
+            resources.set_cpu(Some(cpu));
+        }
+        if let Some(limit) = self.pids {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            resources.set_pids(Some(pids));
+        }
+        Some(resources)
+    }
+
+    /// Into the cgroup of a parked sandbox.
+    pub fn apply(&self, cgroups: &mut Placement) -> Result<()> {
+        self.resources().map_or(Ok(()), |resources| cgroups.update(&resources).map(drop))
+    }
+}
+
+/// The program runs when the stream ends, after init has said that all is in force.
+fn until_executed(report: &OwnedFd, timeline: &mut Timeline) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    let mut ready = false;
+    loop {
+        match channel::receive::<ToRuntime>(report.as_fd()).map_err(Error::sys("receive from init"))? {
+            Some((ToRuntime::Ready { steps }, _)) => {
+                timeline.add(steps);
+                ready = true;
+            }
+            Some((ToRuntime::Console, fds)) => terminal = fds.into_iter().next(),
+            Some((ToRuntime::Failed { step, message }, _)) => return Err(Error::Init { step, message }),
+            None if ready => return Ok(terminal),
+            _ => return Err(Error::InitGone),
+        }
+    }
+}
+
+impl Lease {
+    fn pidfd(&self) -> &OwnedFd {
+        match self {
+            Self::Warm { pidfd, .. } => pidfd,
+            Self::Cold { created, .. } => &created.spawned.child.pidfd,
+        }
+    }
+
+    /// Readable once the end is known.
+    fn ended(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Warm { status, .. } => status.as_fd(),
+            Self::Cold { created, .. } => created.spawned.child.pidfd.as_fd(),
+        }
+    }
+
+    fn told(&self) -> (How, Option<String>, String) {
+        match self {
+            Self::Warm { granted, .. } => (granted.path, None, granted.id.clone()),
+            Self::Cold { created, why } => (How::Cold, Some(why.clone()), created.container.dir.id()),
+        }
+    }
+
+    /// How the program ended. What is left of the sandbox is taken away here or by the daemon.
+    fn end(&self, root: &Root) -> Result<Option<Status>> {
+        match self {
+            Self::Cold { created, .. } => {
+                let wait = reap(created.spawned.child.pid)?;
+                let record = created.container.record()?;
+                let ooms = if libc::WIFSIGNALED(wait) { record.cgroups.oom_count().unwrap_or(0) } else { 0 };
+                destroy(&created.container)?;
+                Ok(Some(Status { wait, ooms }))
+            }
+            Self::Warm { granted, pidfd, status, .. } => {
+                let told = crate::pool::protocol::receive(status.as_fd(), &mut Vec::new());
+                if let Ok(Some((status, _))) = told {
+                    return Ok(Some(status));
+                }
+                // The forker died before the program: the daemon may know from the reaper.
+                until_dead(pidfd)?;
+                let client = Client::connect(root)?;
+                match client.ask(&Request::End { id: granted.id.clone() }, &[])? {
+                    (Reply::End(status), _) => Ok(status),
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// A sandbox whose claim failed: nobody uses it.
+    fn give_back(&self) -> Result<()> {
+        match self {
+            Self::Cold { created, .. } => {
+                let _ = crate::sys::kill::pidfd_send(&created.spawned.child.pidfd, libc::SIGKILL);
+                let _ = reap(created.spawned.child.pid);
+                destroy(&created.container)
+            }
+            Self::Warm { pidfd, client, .. } => {
+                let _ = crate::sys::kill::pidfd_send(pidfd, libc::SIGKILL);
+                let _ = client;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn destroy(container: &Container) -> Result<()> {
+    match container.dir.lock() {
+        // A `delete --force` was faster.
+        Err(Error::NoContainer { .. }) => Ok(()),
+        locked => locked.and_then(|()| delete::destroy(container)),
+    }
+}
+
+fn until_dead(pidfd: &OwnedFd) -> Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return result.map(drop).map_err(Error::sys("poll")),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The daemon: one thread that waits for clients, the forker and the time, and asks the policy what to do. It never
+//! waits for any of them.
+//!
+//! [`clients`] answers requests, [`sandboxes`] carries out what the policy decides, [`pools`] knows the bundles,
+//! [`teardown`] takes sandboxes away on a thread of its own.
+
+mod clients;
+mod pools;
+mod sandboxes;
+mod teardown;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hearth::observe::now;
+use hearth::pool::client::SOCKET;
+use hearth::pool::protocol;
+use hearth::process::channel;
+use hearth::store::Root;
+use rustix::event::{Timespec, epoll};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
+
+use super::dirs::Dirs;
+use super::forker::PATIENCE;
+use super::policy::{Action, Config, Event, Nanos, Policy};
+use super::wire::{FromForker, ToForker};
+use clients::Clients;
+use pools::Pools;
+use sandboxes::Sandboxes;
+use teardown::Teardown;
+
+const LISTENER: u64 = 0;
+const FORKER: u64 = 1;
+const TEARDOWN: u64 = 2;
+/// A sandbox's pidfd, where the forker will not tell of its end any more.
+const ORPHAN: u64 = 1 << 62;
+/// Of a client: this and its number.
+const CLIENT: u64 = 1 << 63;
+
+struct Daemon {
+    dirs: Dirs,
+    root: Root,
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    forker: Option<OwnedFd>,
+    policy: Policy,
+    wake: Option<Nanos>,
+    pools: Pools,
+    sandboxes: Sandboxes,
+    clients: Clients,
+    teardown: Teardown,
+    packet: Vec<u8>,
+    _lock: OwnedFd,
+}
+
+pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
+    let dirs = Dirs::new(root);
+    dirs.make()?;
+    let lock = lock(&dirs)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let listener = listen(&dirs)?;
+    let add =
+        |fd: &OwnedFd, token| epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
+    add(&listener, LISTENER)?;
+    // Before the first thread: the reaper is a child of ours.
+    let forker = find_forker(&dirs)?;
+    add(&forker, FORKER)?;
+    let teardown = Teardown::start(&dirs)?;
+    epoll::add(&epoll, teardown.news(), epoll::EventData::new_u64(TEARDOWN), epoll::EventFlags::IN)?;
+    let mut daemon = Daemon {
+        root: Root::new(root).map_err(io::Error::other)?,
+        dirs,
+        epoll,
+        listener,
+        forker: Some(forker),
+        policy: Policy::new(config),
+        wake: None,
+        pools: Pools::new(declared),
+        sandboxes: Sandboxes::default(),
+        clients: Clients::default(),
+        teardown,
+        packet: Vec::new(),
+        _lock: lock,
+    };
+    daemon.sweep();
+    daemon.declare_all();
+    daemon.run()
+}
+
+/// One daemon a root.
+fn lock(dirs: &Dirs) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = rustix::fs::open(dirs.lock(), flags, Mode::from_raw_mode(0o600))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        io::Error::other(format!("{} is locked: a hearthd is running", dirs.lock().display()))
+    })?;
+    Ok(file)
+}
+
+fn listen(dirs: &Dirs) -> io::Result<OwnedFd> {
+    let path = dirs.root().join(SOCKET);
+    let _ = std::fs::remove_file(&path);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, channel::KIND, flags, None)?;
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?);
+    rustix::process::umask(umask);
+    bound?;
+    rustix::net::listen(&socket, 1024)?;
+    Ok(socket)
+}
+
+fn connect(dirs: &Dirs) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, channel::KIND, SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(dirs.forker())?)?;
+    Ok(socket)
+}
+
+/// The forker of an earlier life, or a new one below a new reaper.
+fn find_forker(dirs: &Dirs) -> io::Result<OwnedFd> {
+    if let Ok(socket) = connect(dirs) {
+        return Ok(socket);
+    }
+    let mut reaper = Command::new("/proc/self/exe");
+    reaper.arg("reaper").arg(dirs.root()).env_clear().current_dir("/");
+    reaper.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connect(dirs) {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            connected => return connected,
+        }
+    }
+}
+
+impl Daemon {
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            let wait = self.wake.map(|wake| Duration::from_nanos(wake.saturating_sub(now())));
+            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => drop(result?),
+            }
+            for event in &events {
+                self.handle(event.data.u64());
+            }
+            if self.wake.is_some_and(|wake| wake <= now()) {
+                self.wake = None;
+                self.decide(Event::Tick);
+            }
+        }
+    }
+
+    fn handle(&mut self, token: u64) {
+        match token {
+            LISTENER => self.accept(),
+            FORKER => self.hear_forker(),
+            TEARDOWN => self.on_torn_down(),
+            token if token & CLIENT != 0 => self.hear_client(token & !CLIENT),
+            token => self.on_orphan_end(token & !ORPHAN),
+        }
+    }
+
+    /// Asks the policy, and does what it says.
+    fn decide(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.policy.on(now(), event, &mut actions);
+        for action in actions {
+            match action {
+                Action::Grant { request, sandbox } => self.grant(request, sandbox),
+                Action::Cold { request, why } => self.answer_cold(request, why.as_str()),
+                Action::Refuse { request, why } => self.answer_refused(request, why.as_str()),
+                Action::Fork { sandbox, pool, .. } => self.fork(sandbox, pool),
+                Action::Destroy { sandbox, .. } => self.destroy(sandbox),
+                Action::Learn { bundle } => self.learn(bundle),
+                Action::Forget { pool } => self.forget(pool),
+                Action::WakeAt { time } => self.wake = Some(time),
+            }
+        }
+    }
+
+    fn tell_forker(&mut self, message: &ToForker) -> bool {
+        self.forker.as_ref().is_some_and(|forker| protocol::send(forker.as_fd(), message, &[]).is_ok())
+    }
+
+    fn hear_forker(&mut self) {
+        let Some(forker) = &self.forker else { return };
+        match protocol::receive::<FromForker>(forker.as_fd(), &mut self.packet) {
+            Ok(Some((FromForker::Hello { children }, _))) => self.on_hello(children),
+            Ok(Some((FromForker::Parked { sandbox, pid }, fds))) => self.on_parked(sandbox, pid, fds),
+            Ok(Some((FromForker::Failed { sandbox, message }, _))) => self.on_failed(sandbox, message),
+            Ok(Some((FromForker::Ended(child), _))) => self.on_ended(&child),
+            Ok(None) | Err(_) => self.on_forker_gone(),
+        }
+    }
+
+    /// The reaper starts it again, and reaps its children meanwhile.
+    fn on_forker_gone(&mut self) {
+        if let Some(forker) = self.forker.take() {
+            let _ = epoll::delete(&self.epoll, &forker);
+        }
+        self.orphan_all();
+        if let Ok(forker) = find_forker(&self.dirs) {
+            let token = epoll::EventData::new_u64(FORKER);
+            if epoll::add(&self.epoll, &forker, token, epoll::EventFlags::IN).is_ok() {
+                self.forker = Some(forker);
+            }
+        }
+        self.declare_all();
+    }
+}
