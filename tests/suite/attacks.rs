@@ -22,7 +22,8 @@ cases! {
     newer:
         masks_do_not_come_from_the_roots_dev_null;
     hearth:
-        a_passwd_that_is_a_fifo_hangs_nothing;
+        a_passwd_that_is_a_fifo_hangs_nothing,
+        init_has_nothing_of_its_caller;
 }
 
 /// Installs the probe into a container's root.
@@ -160,6 +161,44 @@ fn a_terminal_does_not_follow_a_console_symlink(t: &Ctx) {
     assert_eq!(fs::read_to_string(&victim).unwrap_or_default(), "untouched");
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("procfs");
     assert!(!mounts.contains("victim"), "{mounts}");
+}
+
+/// The init of `run` is a fork of the runtime: its executable, environment and descriptors are looked at by a hook, while
+/// it waits, with the rights of root on the host.
+fn init_has_nothing_of_its_caller(t: &Ctx) {
+    let own = t.scratch().join("hearth");
+    install(&t.runtime.path, &own);
+    let before = fs::read(&own).expect("read the runtime");
+    let notes = t.scratch();
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); cd {}; (: >/proc/$pid/exe) 2>write; \
+         tr -d '\\0' </proc/$pid/environ >environ; readlink /proc/$pid/fd/* >fds; true",
+        notes.display()
+    );
+    let c = t.container(|c| {
+        c.args(&["true"]);
+        c.push("/hooks/createContainer", json!({"path": "/bin/sh", "args": ["sh", "-c", script]}));
+    });
+    let args = [
+        &own.to_string_lossy(),
+        "--root",
+        &t.root().to_string_lossy(),
+        "run",
+        "-b",
+        &c.bundle.to_string_lossy(),
+        &c.id,
+    ]
+    .map(str::to_owned);
+    t.host_command("env", &args).env("SECRET", "of the caller").run().ok();
+    let note = |name: &str| fs::read_to_string(notes.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(note("write").contains("Read-only file system"), "{}", note("write"));
+    assert_eq!(note("environ"), "");
+    assert!(
+        note("fds").contains("socket:") && !note("fds").contains(&*t.root().to_string_lossy()),
+        "{}",
+        note("fds")
+    );
+    assert_eq!(fs::read(&own).expect("read the runtime"), before);
 }
 
 fn a_passwd_that_is_a_fifo_hangs_nothing(t: &Ctx) {

@@ -89,6 +89,10 @@ pub fn main() -> u8 {
     {
         return crate::process::init::main(socket);
     }
+    if crate::sys::entry::clone_number().is_some() {
+        // Kernels before 6.14 call a process by the number of the descriptor that it was executed from.
+        let _ = rustix::thread::set_name(c"hearth");
+    }
     // What the caller left open is not for hooks and other children of ours.
     let _ = crate::sys::fd::cloexec_from(3);
     if crate::container::console::open_standard_streams().is_err() {
@@ -200,7 +204,9 @@ fn check_manager(verb: &str, matches: &ArgMatches) -> Result<()> {
 fn check_preserved(args: &ArgMatches) -> Result<()> {
     let Ok(Some(asked)) = args.try_get_one::<u32>("preserve-fds") else { return Ok(()) };
     let last = 3 + asked + crate::container::notify::listen_fds(&mut Vec::new())?;
-    let gap = (3..last).find(|number| !i32::try_from(*number).is_ok_and(crate::sys::fd::is_open));
+    let own = crate::sys::entry::clone_number();
+    let is_given = |number: i32| crate::sys::fd::is_open(number) && Some(number) != own;
+    let gap = (3..last).find(|number| !i32::try_from(*number).is_ok_and(is_given));
     gap.map_or(Ok(()), |number| {
         Err(Error::invalid(
             "--preserve-fds or LISTEN_FDS",

@@ -1,7 +1,7 @@
 //! `create`: from a bundle to an init that waits for its start. Whatever fails, or whoever dies, on the way: what
 //! is made is recorded before it is made, and is taken back.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
@@ -12,13 +12,12 @@ use crate::bundle::load::{self, Bundle};
 use crate::bundle::plan::{self, Plan};
 use crate::bundle::process::text;
 use crate::isolate::cgroup::{self, Host, Joins, Placement};
-use crate::isolate::cgroup_view::View;
 use crate::isolate::network::{self, Ahead};
 use crate::isolate::seccomp::notify::Agent;
 use crate::isolate::{hooks, intel_rdt, labels, net_devices, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
-use crate::process::spawn::{self, Spawned};
+use crate::process::spawn::{self, Order, Spawned};
 use crate::store::record::{self, Record};
 use crate::store::{Dir, Root};
 use crate::{Error, Result};
@@ -104,15 +103,19 @@ pub(super) struct Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if let Some(spawned) = self.spawned.take() {
-            let _ = pidfd_send_signal(&spawned.child.pidfd, Signal::KILL);
-            let _ = waitid(WaitId::Pid(spawned.child.pid), WaitIdOptions::EXITED);
-        }
         if let Some(dir) = self.dir.take() {
-            // The error that led here is the one to tell.
-            let _ = delete::destroy(&Container { dir, record: self.record.take() });
+            take_back(self.spawned.as_ref(), &Container { dir, record: self.record.take() });
         }
     }
+}
+
+/// Leaves nothing of a container that could not be created or started. The error that led here is the one to tell.
+pub(super) fn take_back(spawned: Option<&Spawned>, container: &Container) {
+    if let Some(spawned) = spawned {
+        let _ = pidfd_send_signal(&spawned.child.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::Pid(spawned.child.pid), WaitIdOptions::EXITED);
+    }
+    let _ = delete::destroy(container);
 }
 
 impl Made {
@@ -120,7 +123,7 @@ impl Made {
         Self { dir: Some(dir), record: None, spawned: None, relay: None }
     }
 
-    /// Sends init off with its plan.
+    /// Up to an init that is at work.
     pub(super) fn set_off(
         &mut self,
         options: &Options,
@@ -144,34 +147,35 @@ impl Made {
         let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
         let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
         let mut leaf = record.cgroups.create(resources)?;
-        // Put in force at one stroke, they may come while init is at work; one by one, as in v1, they may not.
-        let at_one_stroke = leaf.v2.is_some();
-        if !at_one_stroke {
-            record.cgroups.restrict(&mut leaf, &rules)?;
-        }
+        record.cgroups.restrict_ahead(&mut leaf, &rules)?;
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
-        let preserve_fds = plan.init.process.preserve_fds;
-        let spawned = self.spawned.insert(spawn::container(&plan.host, &leaf, preserve_fds, made_ahead)?);
-        timeline.mark("cloned");
-        if let (Some(groups), Some(rdt)) = (&record.intel_rdt, rdt) {
-            groups.create(rdt, number(spawned))?;
-        }
-        let executable = spawned.executable.take();
-        let passed = Passed { executable, listener, sources, network: network.map(Ahead::wait).transpose()? };
-        take_devices(spawned, plan, passed.network.as_ref())?;
-        // Before there can be a child of init's.
-        if let Some(score) = plan.init.process.oom_score_adj {
-            set_oom_score(number(spawned), score)?;
-        }
-        send_plan(spawned, plan, record.cgroups.view(), &passed, options)?;
-        timeline.mark("plan sent");
+        let chroot = match sources.root {
+            None => Some(text(&plan.host.rootfs, "root.path")?),
+            Some(_) => None,
+        };
+        let create = Create {
+            // On loan.
+            plan: std::mem::take(&mut plan.init),
+            cgroups: record.cgroups.view(),
+            waits_for_start,
+            parks: options.parks,
+            has_root: sources.root.is_some(),
+            has_network: network.is_some(),
+            chroot,
+            timeline: options.timeline,
+        };
+        let mut order = Order { create, listener, sources };
+        let spawned = begin(&plan.host, &leaf, made_ahead, record, &mut order, &mut self.spawned);
+        plan.init = order.create.plan;
+        let spawned = spawned?;
+        timeline.mark("set off");
         // Init is at work meanwhile.
-        if at_one_stroke {
-            record.cgroups.restrict(&mut leaf, &rules)?;
-        }
+        record.cgroups.restrict_meanwhile(&mut leaf, &rules)?;
+        give_network(spawned, plan, network)?;
+        timeline.mark("network given");
         leaf.notes.iter().for_each(|note| log::warn(note));
-        drop((leaf, passed));
+        drop(leaf);
         dir.write_config(&bundle.text)?;
         record.process = Some(record::Process::of(spawned.child.pid)?);
         Ok(())
@@ -207,6 +211,27 @@ impl Made {
     }
 }
 
+/// Makes init, and has it begin.
+fn begin<'a>(
+    host: &plan::Host,
+    leaf: &cgroup::Leaf,
+    made_ahead: u64,
+    record: &Record,
+    order: &mut Order,
+    place: &'a mut Option<Spawned>,
+) -> Result<&'a mut Spawned> {
+    let spawned = place.insert(spawn::container(host, leaf, made_ahead, order)?);
+    if let (Some(groups), Some(rdt)) = (&record.intel_rdt, &host.intel_rdt) {
+        groups.create(rdt, number(spawned))?;
+    }
+    // Before there can be a child of init's.
+    if let Some(score) = order.create.plan.process.oom_score_adj {
+        set_oom_score(number(spawned), score)?;
+    }
+    spawned.tell_plan(order)?;
+    Ok(spawned)
+}
+
 /// Makes the process known: to later commands and to the caller.
 fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
     if let (Some(path), Some(process)) = (&options.pid_file, record.process) {
@@ -228,18 +253,7 @@ fn place(options: &Options, plan: &Plan) -> Result<Placement> {
 }
 
 fn go(spawned: &Spawned) -> Result<()> {
-    let message = ToInit::Go { pid: number(spawned), ignored: observe::process::ignored_signals()? };
-    channel::send(spawned.socket.as_fd(), &message, &[]).map_err(|_| last_words(spawned))
-}
-
-/// Why init is not there any more to listen.
-fn last_words(spawned: &Spawned) -> Error {
-    while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(spawned.socket.as_fd()) {
-        if let ToRuntime::Failed { step, message } = message {
-            return Error::Init { step, message };
-        }
-    }
-    spawn::silent_end(spawned.child.pid)
+    spawned.tell(&ToInit::Go { pid: number(spawned), ignored: observe::process::ignored_signals()? }, &[])
 }
 
 /// Answers init until it is ready, for `create`, or until it has become the program, for `run`: then the stream
@@ -364,59 +378,23 @@ fn listen(dir: &Dir) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The descriptors that go with a plan.
-struct Passed {
-    executable: Option<OwnedFd>,
-    listener: Option<OwnedFd>,
-    sources: Sources,
-    network: Option<OwnedFd>,
-}
-
-fn send_plan(
-    spawned: &Spawned,
-    plan: &mut Plan,
-    cgroups: View,
-    passed: &Passed,
-    options: &Options,
-) -> Result<()> {
-    let Passed { executable, listener, sources: Sources { root, binds }, network } = passed;
-    let executable = executable.iter().filter(|_| root.is_some());
-    let fds: Vec<BorrowedFd<'_>> =
-        listener.iter().chain(root).chain(executable).chain(network).chain(binds).map(AsFd::as_fd).collect();
-    let chroot = match root {
-        None => Some(text(&plan.host.rootfs, "root.path")?),
-        Some(_) => None,
-    };
-    let create = Create {
-        plan: std::mem::take(&mut plan.init),
-        cgroups,
-        waits_for_start: listener.is_some(),
-        parks: options.parks,
-        has_root: root.is_some(),
-        has_network: network.is_some(),
-        chroot,
-        timeline: options.timeline,
-    };
-    let message = ToInit::Create(Box::new(create));
-    let sent = channel::send(spawned.socket.as_fd(), &message, &fds);
-    if let ToInit::Create(create) = message {
-        plan.init = create.plan;
-    }
-    sent.map_err(|_| last_words(spawned))
-}
-
-/// Before init hears of its plan, it is in the network namespace that it was born in or joined.
-fn take_devices(spawned: &Spawned, plan: &Plan, ahead: Option<&OwnedFd>) -> Result<()> {
+/// The network namespace that was made ahead goes to init, and the host's devices into it, or into the one that init
+/// was born in or has joined.
+fn give_network(spawned: &Spawned, plan: &Plan, ahead: Option<Ahead>) -> Result<()> {
     let devices = &plan.host.net_devices;
-    match ahead {
-        _ if devices.is_empty() => Ok(()),
-        Some(namespace) => net_devices::take(devices, namespace.as_fd()),
-        None => {
-            let path = format!("/proc/{}/ns/net", number(spawned));
-            let namespace = std::fs::File::open(&path).map_err(Error::path("open", path))?;
-            net_devices::take(devices, namespace.as_fd())
+    if let Some(ahead) = ahead {
+        let namespace = ahead.wait()?;
+        if !devices.is_empty() {
+            net_devices::take(devices, namespace.as_fd())?;
         }
+        return spawned.tell(&ToInit::Network, &[namespace.as_fd()]);
     }
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let path = format!("/proc/{}/ns/net", number(spawned));
+    let namespace = std::fs::File::open(&path).map_err(Error::path("open", path))?;
+    net_devices::take(devices, namespace.as_fd())
 }
 
 /// Appears complete or not at all.

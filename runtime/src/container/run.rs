@@ -22,12 +22,11 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
     // Before the first process: a signal that arrives meanwhile waits for it.
     let signals = if options.detach { None } else { Some(Signals::block()?) };
     let created = create::create(root, options)?;
-    let undo = Undo { created: &created, armed: true };
     let pid = created.spawned.child.pid;
     let number = pid.as_raw_nonzero().get();
     let state = create::hook_state(&created.plan.init, "running", number);
-    start::run_poststart(&created.container, &created.plan.host.hooks.poststart, &state)?;
-    undo.disarm();
+    start::run_poststart(&created.container, &created.plan.host.hooks.poststart, &state)
+        .inspect_err(|_| create::take_back(Some(&created.spawned), &created.container))?;
     let Created { mut container, spawned, terminal, relay, mut timeline, .. } = created;
     let pidfd = &spawned.child.pidfd;
     let Some(signals) = signals else {
@@ -64,31 +63,6 @@ fn record_end(container: &mut Container, status: i32) -> Result<()> {
     let Some(record) = &mut container.record else { return Ok(()) };
     record.end = Some(End::new(status, record.cgroups.oom_count().unwrap_or(0)));
     container.dir.write(record)
-}
-
-/// A container that was created but could not be started is taken away again.
-struct Undo<'a> {
-    created: &'a Created,
-    armed: bool,
-}
-
-impl Undo<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            let _ = rustix::process::pidfd_send_signal(
-                &self.created.spawned.child.pidfd,
-                rustix::process::Signal::KILL,
-            );
-            let _ = waitid(WaitId::Pid(self.created.spawned.child.pid), WaitIdOptions::EXITED);
-            let _ = delete::destroy(&self.created.container);
-        }
-    }
 }
 
 /// The command waits for the program's end; its readiness is a second thing to wait for.

@@ -36,9 +36,11 @@ pub enum ToInit {
     Claim { pid: i32, claim: Box<Claim> },
     /// Join one. Descriptors: the container's pidfd.
     Join(Box<Join>),
+    /// Enter this network namespace, made for the container.
+    Network,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Create {
     pub plan: Init,
     pub cgroups: View,
@@ -48,7 +50,7 @@ pub struct Create {
     pub parks: bool,
     /// Whether the next descriptors are the root file system and our own executable, detached mounts.
     pub has_root: bool,
-    /// Whether the next descriptor is a network namespace to enter, made for this container.
+    /// Whether [`ToInit::Network`] follows.
     pub has_network: bool,
     /// Without a mount namespace: the path to change root to.
     pub chroot: Option<String>,

@@ -1,5 +1,9 @@
 //! The runtime's side of a new process: everything is opened beforehand, one clone3 makes the child inside its
-//! namespaces and cgroup, and the child's only deed before exec is what must happen in it.
+//! namespaces and cgroup.
+//!
+//! What may be looked at from a container before it is the user's program is executed afresh from a read-only clone of
+//! our executable: nothing of the runtime's memory is in it. The init of a `run` is alone in its PID namespace until
+//! then, so where the runtime itself runs from such a clone (`sys::entry`), a fork of it will do, and costs half.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -9,11 +13,14 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use super::channel;
+use super::channel::{self, Create, ToInit, ToRuntime};
+use super::init;
 use crate::bundle::plan::Host;
 use crate::isolate::cgroup::Leaf;
 use crate::isolate::idmap;
+use crate::isolate::sources::Sources;
 use crate::sys::clone::{Child, Request, spawn};
+use crate::sys::entry::take_clone;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -25,6 +32,64 @@ pub struct Spawned {
     /// The clone that the child was executed from. To close a mount that was never attached costs a grace period
     /// of the kernel's: it is kept until nobody waits, or until init has attached it to a tree that goes anyway.
     pub executable: Option<OwnedFd>,
+    forked: bool,
+}
+
+impl Spawned {
+    pub fn tell(&self, message: &ToInit, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        channel::send(self.socket.as_fd(), message, fds).map_err(|_| self.last_words())
+    }
+
+    /// For an init that was executed afresh; a fork knows its plan.
+    pub fn tell_plan(&mut self, order: &mut Order) -> Result<()> {
+        if let (Some(executable), false) = (&self.executable, self.forked) {
+            let message = ToInit::Create(Box::new(std::mem::take(&mut order.create)));
+            let told = self.tell(&message, &order.descriptors(executable));
+            if let ToInit::Create(create) = message {
+                order.create = *create;
+            }
+            told?;
+        }
+        if order.create.has_root {
+            self.executable = None;
+        }
+        Ok(())
+    }
+
+    /// Why the child is not there any more to listen.
+    fn last_words(&self) -> Error {
+        while let Ok(Some((message, _))) = channel::receive::<ToRuntime>(self.socket.as_fd()) {
+            if let ToRuntime::Failed { step, message } = message {
+                return Error::Init { step, message };
+            }
+        }
+        silent_end(self.child.pid)
+    }
+}
+
+/// What a container's init is told, and handed.
+#[derive(Debug)]
+pub struct Order {
+    pub create: Create,
+    pub listener: Option<OwnedFd>,
+    pub sources: Sources,
+}
+
+impl Order {
+    fn descriptors<'a>(&'a self, executable: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
+        let Sources { root, binds } = &self.sources;
+        let executable = root.as_ref().map(|_| executable);
+        self.listener.iter().chain(root).chain(executable).chain(binds).map(AsFd::as_fd).collect()
+    }
+
+    /// Whether nobody but init itself can see init before it is the program: it is the first in its PID namespace,
+    /// runs nothing of the image's before, does not wait for a `start` or a claim, while others could join it, and does not stay.
+    fn is_unseen(&self, host: &Host) -> bool {
+        let plan = &self.create.plan;
+        host.new_namespaces & libc::CLONE_NEWPID as u64 != 0
+            && plan.start_container.is_empty()
+            && !(plan.reaper || self.create.waits_for_start || self.create.parks)
+    }
 }
 
 /// Exit codes of a child that failed before it could speak.
@@ -35,42 +100,57 @@ const FAILED_EXEC: u8 = 123;
 const FAILED_CLONE: u8 = 124;
 const FAILED_TIME: u8 = 125;
 
-/// Makes the init of a container. `made_ahead`: namespaces that it will enter instead of being born in.
-pub fn container(host: &Host, leaf: &Leaf, preserve_fds: u32, made_ahead: u64) -> Result<Spawned> {
+/// Makes the init of a container; [`Spawned::tell_plan`] is to follow. `made_ahead`: namespaces that it will enter instead of
+/// being born in.
+pub fn container(host: &Host, leaf: &Leaf, made_ahead: u64, order: &Order) -> Result<Spawned> {
     let joined = open_joined(host)?;
-    let launch = Launch::new(leaf, preserve_fds)?;
     let maps_ids = host.new_namespaces & libc::CLONE_NEWUSER as u64 != 0;
     let joins_user = joined.iter().any(|(kind, _)| *kind == Ns::User);
     // The cgroup namespace is made by init itself, once it is in its cgroup.
     let unshared = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
     let flags = host.new_namespaces & !unshared & !made_ahead;
     let new_time = host.new_namespaces & libc::CLONE_NEWTIME as u64 != 0;
-    let enter = Enter { wait_for_maps: maps_ids, become_root: maps_ids || joins_user };
+    let is_direct = joined.is_empty() && !new_time;
+    let own = if is_direct && order.is_unseen(host) { take_clone() } else { None };
+    let forks = own.is_some();
+    let launch = Launch::new(leaf, own, order.create.plan.process.preserve_fds)?;
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
-    let request =
-        Request { flags, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork: !(maps_ids || joins_user) };
-    let child = if joined.is_empty() && !new_time {
-        clone_into(request, |request| spawn(request, || launch.enter(&theirs, enter)))?
+    let enter = Enter { wait: maps_ids, become_root: maps_ids || joins_user, runtimes_end: ours.as_raw_fd() };
+    let vfork = !(maps_ids || joins_user || forks);
+    let request = Request { flags, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork };
+    let (child, moved) = if forks {
+        let fds = order.descriptors(&launch.executable);
+        let fork = |request: Request<'_>| {
+            // It must not go on before it is where it belongs.
+            let enter =
+                Enter { wait: enter.wait || (request.cgroup.is_none() && leaf.v2.is_some()), ..enter };
+            spawn(request, || launch.fork(&theirs, enter, &order.create, &fds))
+        };
+        clone_into(request, fork)?
+    } else if is_direct {
+        clone_into(request, |request| spawn(request, || launch.execute(&theirs, enter)))?
     } else {
-        through_helper(host, &joined, new_time, request, &launch, &theirs, enter)?
+        (through_helper(host, &joined, new_time, request, &launch, &theirs, enter)?, false)
     };
     drop(theirs);
-    let spawned = Spawned { child, socket: ours, executable: Some(launch.executable) };
+    let spawned = Spawned { child, socket: ours, executable: Some(launch.executable), forked: forks };
     if maps_ids {
         idmap::write(spawned.child.pid, &host.uid_mappings, &host.gid_mappings)?;
-        rustix::io::write(&spawned.socket, &[1]).map_err(Error::sys("tell the child of its id mappings"))?;
+    }
+    if maps_ids || (forks && moved) {
+        rustix::io::write(&spawned.socket, &[1]).map_err(Error::sys("let the child go on"))?;
     }
     Ok(spawned)
 }
 
 /// Makes the process that will join a running container.
 pub fn joiner(leaf: &Leaf, preserve_fds: u32) -> Result<Spawned> {
-    let launch = Launch::new(leaf, preserve_fds)?;
+    let launch = Launch::new(leaf, None, preserve_fds)?;
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
-    let enter = Enter { wait_for_maps: false, become_root: false };
+    let enter = Enter { wait: false, become_root: false, runtimes_end: ours.as_raw_fd() };
     let request = Request { flags: 0, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork: true };
-    let child = clone_into(request, |request| spawn(request, || launch.enter(&theirs, enter)))?;
-    Ok(Spawned { child, socket: ours, executable: Some(launch.executable) })
+    let (child, _) = clone_into(request, |request| spawn(request, || launch.execute(&theirs, enter)))?;
+    Ok(Spawned { child, socket: ours, executable: Some(launch.executable), forked: false })
 }
 
 /// What a child that ended without a word had to say.
@@ -89,31 +169,39 @@ pub fn silent_end(pid: Pid) -> Error {
 }
 
 /// CLONE_INTO_CGROUP is refused by the no-internal-process rule and by some nested hierarchies: then the child is
-/// moved, at the price of an RCU grace period.
-fn clone_into(request: Request<'_>, clone: impl Fn(Request<'_>) -> std::io::Result<Child>) -> Result<Child> {
+/// moved, at the price of an RCU grace period. Whether it was, comes back.
+fn clone_into(
+    request: Request<'_>,
+    clone: impl Fn(Request<'_>) -> std::io::Result<Child>,
+) -> Result<(Child, bool)> {
     let fail = Error::sys("clone3");
-    let Some(cgroup) = request.cgroup else { return clone(request).map_err(fail) };
-    match clone(request) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP | libc::EACCES)) => {
+    let cgroup = match (clone(request), request.cgroup) {
+        (Err(error), Some(cgroup))
+            if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP | libc::EACCES)) =>
+        {
+            cgroup
         }
-        result => return result.map_err(fail),
-    }
+        (result, _) => return Ok((result.map_err(fail)?, false)),
+    };
     let child = clone(Request { cgroup: None, ..request }).map_err(fail)?;
     let procs = rustix::fs::openat(cgroup, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     let pid = child.pid.as_raw_nonzero().to_string();
     procs
         .and_then(|procs| rustix::io::write(procs, pid.as_bytes()))
         .map_err(Error::path("write", "cgroup.procs"))?;
-    Ok(child)
+    Ok((child, true))
 }
 
 #[derive(Clone, Copy)]
 struct Enter {
-    wait_for_maps: bool,
+    /// For a byte from the runtime: id mappings are written, or the child is moved to its cgroup.
+    wait: bool,
     become_root: bool,
+    /// Of the socket: who waits must not hold it, else the runtime's death would not be seen.
+    runtimes_end: RawFd,
 }
 
-/// What the child needs, laid out so that it allocates nothing.
+/// What the child needs, laid out so that one that shares our memory allocates nothing.
 struct Launch<'a> {
     executable: OwnedFd,
     tasks: Vec<BorrowedFd<'a>>,
@@ -121,32 +209,59 @@ struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    fn new(leaf: &'a Leaf, preserve_fds: u32) -> Result<Self> {
+    fn new(leaf: &'a Leaf, own: Option<OwnedFd>, preserve_fds: u32) -> Result<Self> {
         Ok(Self {
-            executable: executable()?,
+            executable: own.map_or_else(executable, Ok)?,
             tasks: leaf.tasks.iter().map(AsFd::as_fd).collect(),
             preserve_fds,
         })
     }
 
-    /// In the child. Returns only if it fails.
-    fn enter(&self, socket: &OwnedFd, enter: Enter) -> u8 {
+    /// In the child, first of all.
+    fn enter(&self, socket: &OwnedFd, enter: Enter) -> Result<(), u8> {
         // The single thread of this process moves itself: that costs no grace period.
         if self.tasks.iter().any(|tasks| rustix::io::write(tasks, b"0").is_err()) {
-            return FAILED_CGROUP;
+            return Err(FAILED_CGROUP);
         }
-        if enter.wait_for_maps && rustix::io::read(socket, &mut [0u8]) != Ok(1) {
-            return FAILED_IDS;
+        if enter.wait {
+            crate::sys::fd::close_copy(enter.runtimes_end);
+            if rustix::io::read(socket, &mut [0u8]) != Ok(1) {
+                return Err(FAILED_IDS);
+            }
         }
         // Capabilities survive an exec only for the namespace's root.
         if enter.become_root && crate::sys::process::set_ids(0, 0, None).is_err() {
-            return FAILED_IDS;
+            return Err(FAILED_IDS);
         }
+        Ok(())
+    }
+
+    fn preserve(&self) {
         let last = i32::try_from(self.preserve_fds).unwrap_or(0) + 3;
-        for fd in (3..last).chain([socket.as_raw_fd()]) {
-            // A gap among the preserved descriptors is no error.
+        for fd in 3..last {
+            // A gap among them is no error.
             let _ = crate::sys::fd::keep_on_exec(fd);
         }
+    }
+
+    /// In the child, which has a copy of our memory and of our descriptors. Returns only if it fails.
+    fn fork(&self, socket: &OwnedFd, enter: Enter, create: &Create, fds: &[BorrowedFd<'_>]) -> u8 {
+        match self.enter(socket, enter) {
+            Ok(()) => {
+                self.preserve();
+                init::forked(create, socket.as_fd(), fds, self.preserve_fds)
+            }
+            Err(status) => status,
+        }
+    }
+
+    /// In the child. Returns only if it fails.
+    fn execute(&self, socket: &OwnedFd, enter: Enter) -> u8 {
+        if let Err(status) = self.enter(socket, enter) {
+            return status;
+        }
+        self.preserve();
+        let _ = crate::sys::fd::keep_on_exec(socket.as_raw_fd());
         let mut number = [0u8; 12];
         let Some(number) = decimal(socket.as_raw_fd(), &mut number) else { return FAILED_EXEC };
         let argv = [c"hearth", c"init", number];
@@ -226,9 +341,9 @@ fn through_helper(
         }
         let sibling = |request: Request<'_>| {
             let flags = request.flags | libc::CLONE_PARENT as u64;
-            spawn(Request { flags, vfork: false, ..request }, || launch.enter(socket, enter))
+            spawn(Request { flags, vfork: false, ..request }, || launch.execute(socket, enter))
         };
-        let Ok(child) = clone_into(request, sibling) else { return FAILED_CLONE };
+        let Ok((child, _)) = clone_into(request, sibling) else { return FAILED_CLONE };
         let pid = child.pid.as_raw_nonzero().get().to_ne_bytes();
         if rustix::io::write(&writer, &pid) == Ok(pid.len()) { 0 } else { FAILED_CLONE }
     });

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -20,6 +20,30 @@ pub fn close_from(first: u32) -> io::Result<()> {
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: no memory is passed. With flags 0 it is documented that no owner of such a descriptor lives on.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// For a fork: closes its copy of a descriptor whose owner is in the parent's code.
+pub fn close_copy(number: RawFd) {
+    // SAFETY: no memory is passed; a fork does not return into the parent's code, so nothing here uses the number.
+    unsafe { libc::syscall(libc::SYS_close, number) };
+}
+
+/// For a fork that goes its own way: takes these over, and closes all others from `first` upwards.
+pub fn keep_only(one: BorrowedFd<'_>, rest: &[BorrowedFd<'_>], first: u32) -> (OwnedFd, Vec<OwnedFd>) {
+    let mut from = first;
+    let mut kept: Vec<u32> = rest.iter().chain([&one]).map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    for number in kept.into_iter().chain([u32::MAX]) {
+        if from < number {
+            // SAFETY: no memory is passed. Of what the parent owned nothing is used any more in this process, which
+            // never returns into the parent's code.
+            unsafe { libc::syscall(libc::SYS_close_range, from, number - 1, 0) };
+        }
+        from = from.max(number.saturating_add(1));
+    }
+    // SAFETY: as above: their owners are in the parent's code, which is not returned to.
+    let take = |fd: &BorrowedFd<'_>| unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
+    (take(&one), rest.iter().map(take).collect())
 }
 
 /// Descriptors that are done with, closed together: a range of them costs one call.

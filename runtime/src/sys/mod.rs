@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod entry;
 pub mod fd;
 pub mod keyring;
 pub mod kill;

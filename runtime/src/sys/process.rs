@@ -110,3 +110,24 @@ pub fn set_controlling_terminal(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<(
     // SAFETY: TIOCSCTTY takes an integer argument.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY as _, 0) }.into()).map(drop)
 }
+
+/// Overwrites the environment that this process was executed with.
+pub fn forget_environment() {
+    unsafe extern "C" {
+        static environ: *const *mut libc::c_char;
+    }
+    // SAFETY: nothing here changes the environment (clippy.toml forbids it), so this is the list that exec made.
+    let mut entry = unsafe { environ };
+    loop {
+        // SAFETY: the list ends with a null pointer, where this loop ends.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            return;
+        }
+        // SAFETY: an entry is a string on the initial stack, which ends with a zero.
+        let length = unsafe { libc::strlen(text) };
+        // SAFETY: these bytes are that string, and nothing borrows it.
+        unsafe { text.write_bytes(0, length) };
+        entry = entry.wrapping_add(1);
+    }
+}

@@ -33,8 +33,8 @@ pub struct Leaf {
 }
 
 impl Placement {
-    /// Makes the groups with their limits, and opens them; [`Self::restrict`] is to follow before anything of the
-    /// container's own runs in them. A rootless caller whose config names
+    /// Makes the groups with their limits, and opens them; [`Self::restrict_ahead`] is to follow before init is made
+    /// in them, [`Self::restrict_meanwhile`] before anything of the container's own runs. A rootless caller whose config names
     /// neither place nor limits, and who may not make groups, goes without: the placement then is empty, and is to
     /// be stored so.
     pub fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Leaf> {
@@ -91,9 +91,18 @@ impl Placement {
         Ok(leaf)
     }
 
-    /// Puts the device rules in force. The container's init may be at work meanwhile: it makes nodes, and opens
-    /// none that the rules could deny.
-    pub fn restrict(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
+    /// Puts device rules in force that come one by one, as on v1: while init makes nodes, they may not.
+    pub fn restrict_ahead(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
+        if leaf.v2.is_some() { Ok(()) } else { self.restrict(leaf, devices) }
+    }
+
+    /// Puts device rules in force that come at one stroke, as on v2: init may be at work meanwhile, for it makes
+    /// nodes, and opens none that the rules could deny.
+    pub fn restrict_meanwhile(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
+        if leaf.v2.is_some() { self.restrict(leaf, devices) } else { Ok(()) }
+    }
+
+    pub(super) fn restrict(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
         leaf.notes.extend(self.restrict_devices(leaf.v2.as_ref(), devices, leaf.tracker)?);
         Ok(())
     }

@@ -63,7 +63,9 @@ fn group(mut placement: Placement) -> Check {
     const REMEDY: &str =
         "root or a delegated group; for v2: Linux 5.7, CAP_BPF or CAP_SYS_ADMIN for device rules";
     let made = placement.create(None).and_then(|mut leaf| {
-        placement.restrict(&mut leaf, &device_rules(None, &[])?)?;
+        let rules = device_rules(None, &[])?;
+        placement.restrict_ahead(&mut leaf, &rules)?;
+        placement.restrict_meanwhile(&mut leaf, &rules)?;
         Ok(leaf)
     });
     let tried = made.and_then(|leaf| {

@@ -1,5 +1,6 @@
 //! Makes a container: each numbered step is one kernel mechanism.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,29 +19,29 @@ use crate::observe::Timeline;
 use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
 
-pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Result<Infallible, Failure> {
+pub(super) fn run(create: &Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Result<Infallible, Failure> {
     let mut timeline = Timeline::starting_at("init started", create.timeline);
     let mut fds = fds.into_iter();
     let listener = create.waits_for_start.then(|| fds.next()).flatten();
     let root = create.has_root.then(|| Some((fds.next()?, fds.next()?))).flatten();
-    let netns = create.has_network.then(|| fds.next()).flatten();
     let binds: Vec<OwnedFd> = fds.collect();
     let plan = &create.plan;
     let done = Done::default();
 
     step("1 session", session(plan))?;
     step("2 names", names(plan))?;
-    step("3 network", network(plan, netns))?;
-    timeline.mark("namespaces");
     let tree = match root {
-        Some((root, executable)) => Some(step("4 root", rootfs::attach(root, &executable))?),
+        Some((root, executable)) => Some(step("3 root", rootfs::attach(root, &executable))?),
         None => None,
     };
     timeline.mark("root attached");
+    // The runtime may still be waiting for it.
+    step("4 network", network(create, report))?;
+    timeline.mark("namespaces");
     let mut pty = None;
     let mut null = None;
     if let Some(tree) = &tree {
-        step("5 mounts", all_mounts(&create, tree, &binds, &done))?;
+        step("5 mounts", all_mounts(create, tree, &binds, &done))?;
         drop(binds);
         timeline.mark("mounts");
         step("6 devices", own_devices(plan, tree))?;
@@ -82,17 +83,18 @@ pub(super) fn run(create: Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> Re
 
 /// From a sandbox that lacks nothing but what a launch may settle to the program.
 fn complete(
-    mut create: Create,
+    create: &Create,
     tree: Option<Tree>,
     mut rest: Rest,
     report: &mut OwnedFd,
 ) -> Result<Infallible, Failure> {
+    let mut plan = Cow::Borrowed(&create.plan);
     if create.parks {
         step("14 ready", say(report, &ToRuntime::Ready { steps: rest.timeline.take() }))?;
-        (rest.pid, rest.pty) = claim::take(&mut create.plan, tree.as_ref(), report)?;
+        (rest.pid, rest.pty) = claim::take(plan.to_mut(), tree.as_ref(), report)?;
         rest.timeline.mark("claim applied");
     }
-    let plan = &create.plan;
+    let plan = &*plan;
     if let Some(tree) = &tree {
         step("12 paths", make_cwd(plan))?;
         step("12 paths", rootfs::finish(tree, plan.root_propagation, plan.root_readonly))?;
@@ -100,9 +102,9 @@ fn complete(
     drop(tree);
     if plan.reaper {
         rest.parent = Some(rustix::process::getpid());
-        return reap::stay_behind(plan, report, |report| rest.run(&create, report));
+        return reap::stay_behind(plan, report, |report| rest.run(create, plan, report));
     }
-    rest.run(&create, report)
+    rest.run(create, plan, report)
 }
 
 /// What is left to do once the container is there, in the process that becomes the program.
@@ -117,9 +119,8 @@ struct Rest {
 }
 
 impl Rest {
-    fn run(self, create: &Create, report: &mut OwnedFd) -> Result<Infallible, Failure> {
+    fn run(self, create: &Create, plan: &Init, report: &mut OwnedFd) -> Result<Infallible, Failure> {
         let Self { pty, mut timeline, listener, mut pid, parent } = self;
-        let plan = &create.plan;
         let program = finish::prepare(&plan.process, &plan.common, pty.as_ref(), report)?;
         drop(pty);
         timeline.mark("rights");
@@ -162,12 +163,15 @@ fn names(plan: &Init) -> Result<()> {
     Ok(())
 }
 
-fn network(plan: &Init, made: Option<OwnedFd>) -> Result<()> {
-    if let Some(namespace) = made {
+fn network(create: &Create, runtime: &OwnedFd) -> Result<()> {
+    if create.has_network {
+        let received = channel::receive(runtime.as_fd()).map_err(Error::sys("receive the network"))?;
+        let Some((channel::ToInit::Network, fds)) = received else { return Err(Error::InitGone) };
+        let [namespace] = fds.try_into().map_err(|_| Error::InitGone)?;
         return setns(&namespace, CloneFlags::CLONE_NEWNET)
             .map_err(Error::sys("enter the network namespace"));
     }
-    if plan.new_network { sys::net::loopback_up().map_err(Error::sys("bring lo up")) } else { Ok(()) }
+    if create.plan.new_network { sys::net::loopback_up().map_err(Error::sys("bring lo up")) } else { Ok(()) }
 }
 
 fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> Result<()> {
