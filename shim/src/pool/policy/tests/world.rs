@@ -205,7 +205,7 @@ impl World {
     pub(super) fn leap(&mut self, span: Nanos) {
         self.pass(self.policy.config().wait_only);
         self.now += span;
-        self.alarm = None;
+        self.alarm = self.alarm.filter(|alarm| *alarm > self.now);
         self.send(Event::Tick);
     }
 
