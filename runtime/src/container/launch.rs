@@ -67,7 +67,8 @@ struct Report {
 
 /// A claimed sandbox, and who is its parent.
 enum Lease {
-    Warm { granted: Granted, pidfd: OwnedFd, status: OwnedFd, client: Client },
+    /// While the client lives, its program does.
+    Warm { granted: Granted, pidfd: OwnedFd, status: OwnedFd, _client: Client },
     Cold { created: Box<Created>, why: String },
 }
 
@@ -75,20 +76,9 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
     options.claim.validate()?;
     let signals = Signals::block()?;
     let mut timeline = Timeline::new(options.json);
-    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
     let opened = Opened::open(options)?;
-    let fds = opened.descriptors(&theirs, &options.claim);
-    let lease = acquire(root, options, &fds, &mut timeline)?;
-    drop(fds);
-    drop((opened, theirs));
+    let (lease, terminal) = start(root, options, opened, &mut timeline)?;
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    let terminal = match until_executed(&report, &mut timeline) {
-        Ok(terminal) => terminal,
-        Err(error) => {
-            lease.give_back()?;
-            return Err(error);
-        }
-    };
     timeline.mark("program executed");
     let pidfd = lease.pidfd();
     let timed_out = signals.wait(lease.ended(), pidfd, terminal, deadline)?;
@@ -113,6 +103,31 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
         End::Unknown => 255,
         _ => code(wait),
     })
+}
+
+/// A parked sandbox that died before it took the claim makes no failed launch: the next one is made on the spot.
+fn start(
+    root: &Root,
+    options: &Options,
+    opened: Opened,
+    timeline: &mut Timeline,
+) -> Result<(Lease, Option<OwnedFd>)> {
+    let mut pool = options.pool;
+    loop {
+        let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+        let fds = opened.descriptors(&theirs, &options.claim);
+        let lease = acquire(root, options, pool, &fds, timeline)?;
+        drop(fds);
+        drop(theirs);
+        match (until_executed(&report, timeline), &lease) {
+            (Ok(terminal), _) => return Ok((lease, terminal)),
+            (Err(Error::InitGone), Lease::Warm { .. }) if pool == Pool::Auto => pool = Pool::Never,
+            (Err(error), _) => {
+                lease.give_back()?;
+                return Err(error);
+            }
+        }
+    }
 }
 
 fn microseconds(marks: Vec<(String, u64)>) -> Vec<(String, u64)> {
@@ -180,8 +195,15 @@ fn secret(path: &Path) -> Result<OwnedFd> {
     Ok(copy.into())
 }
 
-fn acquire(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Timeline) -> Result<Lease> {
-    let (why, bundle) = match options.pool {
+fn acquire(
+    root: &Root,
+    options: &Options,
+    pool: Pool,
+    fds: &[BorrowedFd<'_>],
+    timeline: &mut Timeline,
+) -> Result<Lease> {
+    let (why, bundle) = match pool {
+        Pool::Never if options.pool == Pool::Auto => ("the parked sandbox was dead".into(), None),
         Pool::Never => ("--pool never".into(), None),
         Pool::Auto | Pool::Only => match ask(root, options, fds, timeline)? {
             Answer::Lease(lease) => return Ok(*lease),
@@ -229,7 +251,7 @@ fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Ti
             let marks = [("request read", granted.received), ("claim passed on", granted.claimed)];
             timeline.add(marks.map(|(name, time)| (name.to_owned(), time)).into());
             timeline.mark("granted");
-            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, client })))
+            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, _client: client })))
         }
         Ok((Reply::Cold { reason, bundle }, _)) => {
             Ok(Answer::Cold { why: reason, bundle: bundle.map(PathBuf::from) })
@@ -365,13 +387,14 @@ impl Lease {
                 if let Ok(Some((status, _))) = told {
                     return Ok(Some(status));
                 }
-                // The forker died before the program: the daemon may know from the reaper.
+                // The forker died before the program: the daemon will know from the reaper.
                 until_dead(pidfd)?;
-                let client = Client::connect(root)?;
-                match client.ask(&Request::End { id: granted.id.clone() }, &[])? {
-                    (Reply::End(status), _) => Ok(status),
-                    _ => Ok(None),
-                }
+                Ok((0..ASKED).find_map(|_| {
+                    ask_for_end(root, &granted.id).or_else(|| {
+                        std::thread::sleep(BETWEEN);
+                        None
+                    })
+                }))
             }
         }
     }
@@ -384,9 +407,8 @@ impl Lease {
                 let _ = reap(created.spawned.child.pid);
                 destroy(&created.container)
             }
-            Self::Warm { pidfd, client, .. } => {
+            Self::Warm { pidfd, .. } => {
                 let _ = crate::sys::kill::pidfd_send(pidfd, libc::SIGKILL);
-                let _ = client;
                 Ok(())
             }
         }
@@ -398,6 +420,17 @@ fn destroy(container: &Container) -> Result<()> {
         // A `delete --force` was faster.
         Err(Error::NoContainer { .. }) => Ok(()),
         locked => locked.and_then(|()| delete::destroy(container)),
+    }
+}
+
+/// How often the daemon is asked for a status that it may not have yet, or while it is being started again.
+const ASKED: u32 = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
+
+fn ask_for_end(root: &Root, id: &str) -> Option<Status> {
+    match Client::connect(root).ok()?.ask(&Request::End { id: id.to_owned() }, &[]).ok()? {
+        (Reply::End(status), _) => status,
+        _ => None,
     }
 }
 

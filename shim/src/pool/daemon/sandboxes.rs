@@ -59,7 +59,14 @@ pub(super) struct Sandboxes {
     found: u64,
     /// Of this life of the daemon: names are never used twice.
     life: Option<String>,
-    ended: HashMap<String, Status>,
+    ended: HashMap<String, Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    Known(Status),
+    /// The reaper will know it, by its pid.
+    Orphan(i32),
 }
 
 impl Sandboxes {
@@ -70,6 +77,10 @@ impl Sandboxes {
             u32::try_from(count).unwrap_or(u32::MAX)
         };
         [count(Stage::Parked), count(Stage::Making), count(Stage::Leased)]
+    }
+
+    pub(super) fn only_leased(&self) -> bool {
+        self.all.values().all(|one| one.stage == Stage::Leased && !one.ended)
     }
 
     fn insert(&mut self, number: u64, sandbox: Sandbox) {
@@ -193,11 +204,12 @@ impl Daemon {
         one.ended = true;
         (one.pidfd, one.claim) = (None, None);
         let (sandbox, doomed) = (SandboxId(number), one.doomed);
-        if let (Some(id), Some(status)) = (&one.id, status) {
+        if let Some(id) = &one.id {
             if self.sandboxes.ended.len() >= REMEMBERED {
                 self.sandboxes.ended.clear();
             }
-            self.sandboxes.ended.insert(id.clone(), status);
+            let ended = status.map_or(Ended::Orphan(one.pid), Ended::Known);
+            self.sandboxes.ended.insert(id.clone(), ended);
         }
         match one.stage {
             Stage::Making | Stage::Failed => {}
@@ -341,8 +353,7 @@ impl Daemon {
         if let Some(pidfd) = &one.pidfd {
             let _ = epoll::delete(&self.epoll, pidfd);
         }
-        let status = self.exit_of(one.pid);
-        self.end(number, status);
+        self.end(number, None);
     }
 
     /// What the reaper wrote down.
@@ -368,12 +379,12 @@ impl Daemon {
         }
     }
 
+    /// How a launch ended, where its client was not told.
     pub(super) fn status_of(&self, id: &str) -> Option<Status> {
-        let known = self.sandboxes.ended.get(id).copied();
-        known.or_else(|| {
-            let one = self.sandboxes.all.values().find(|one| one.id.as_deref() == Some(id))?;
-            self.exit_of(one.pid)
-        })
+        match self.sandboxes.ended.get(id)? {
+            Ended::Known(status) => Some(*status),
+            Ended::Orphan(pid) => self.exit_of(*pid),
+        }
     }
 }
 
