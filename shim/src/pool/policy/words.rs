@@ -129,10 +129,9 @@ pub enum Event {
         some: f32,
         full: f32,
     },
-    /// A cold launch of a bundle that has no pool, and what one sandbox of it would cost, in bytes.
+    /// A cold launch of a bundle that has no pool.
     Observed {
         bundle: BundleKey,
-        cost: u64,
     },
     /// It is the time that [`Action::WakeAt`] asked for, or later.
     Tick,
