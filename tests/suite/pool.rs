@@ -35,6 +35,8 @@ cases! {
         a_killed_forker_is_replaced_and_no_status_is_lost,
         a_killed_parked_init_is_replaced,
         a_killed_client_takes_its_program_along,
+        a_detached_launch_is_followed_by_its_log,
+        a_detached_launch_has_a_deadline_that_survives_the_daemon,
         unfit_bundles_are_told_by_the_field;
 }
 
@@ -294,7 +296,8 @@ fn a_launch_outlives_the_daemon_and_its_status_is_told(t: &Ctx) {
     eventually("the program to run", || running.stdout_so_far().contains("up").then_some(()));
     pool.kill();
     pool.restart();
-    pool.command(&["exec", &id, "touch", "/dev/shm/go"]).run().ok();
+    // The program's end may be its own.
+    pool.command(&["exec", &id, "touch", "/dev/shm/go"]).run();
     assert_eq!(running.finish().code(9).text(), "up\nlate");
     eventually("its container to be gone", || {
         pool.command(&["list", "--quiet"]).run().ok().text().is_empty().then_some(())
@@ -309,7 +312,8 @@ fn a_killed_forker_is_replaced_and_no_status_is_lost(t: &Ctx) {
     eventually("the program to run", || running.stdout_so_far().contains("up").then_some(()));
     let forker = pool.helpers("forker");
     t.host("kill", &["-KILL", &forker[0].to_string()]).ok();
-    pool.command(&["exec", &id, "touch", "/dev/shm/go"]).run().ok();
+    // The program's end may be its own.
+    pool.command(&["exec", &id, "touch", "/dev/shm/go"]).run();
     running.finish().code(9);
     pool.wait_for_parked(&name, 2);
     assert_eq!(pool.launch(&[], &name, &[]).run().ok().text(), "from the bundle");
@@ -336,6 +340,42 @@ fn a_killed_client_takes_its_program_along(t: &Ctx) {
     eventually("its container to be gone", || {
         pool.command(&["list", "--quiet"]).run().ok().text().is_empty().then_some(())
     });
+}
+
+fn a_detached_launch_is_followed_by_its_log(t: &Ctx) {
+    let (pool, name) = two(t);
+    let script = "echo one; echo two >&2; sleep 0.3; echo three; exit 3";
+    let id = t.id();
+    let out = pool.launch(&["--detach", "--id", &id], &name, &["sh", "-c", script]).run().ok();
+    assert_eq!(out.text(), id);
+    let logs = |flags: &[&str]| {
+        let mut args = vec!["logs"];
+        args.extend(flags);
+        args.push(&id);
+        pool.command(&args).run().ok().stdout
+    };
+    assert_eq!(logs(&["--follow"]), "one\ntwo\nthree\n");
+    assert_eq!(logs(&["--tail", "1"]), "three\n");
+    let state = eventually("its end to be recorded", || {
+        let state = pool.command(&["state", &id]).run().ok().json();
+        state["end"].is_object().then_some(state)
+    });
+    assert_eq!((&state["end"]["reason"], &state["end"]["status"]), (&"exited".into(), &3.into()));
+    pool.command(&["delete", &id]).run().ok();
+    pool.command(&["logs", "../x"]).run().refused("../x");
+}
+
+fn a_detached_launch_has_a_deadline_that_survives_the_daemon(t: &Ctx) {
+    let (mut pool, name) = two(t);
+    let id = t.id();
+    pool.launch(&["--detach", "--id", &id, "--timeout", "1s"], &name, &["sleep", "100"]).run().ok();
+    pool.kill();
+    pool.restart();
+    eventually("it to be killed", || {
+        let state = pool.command(&["state", &id]).run().ok().json();
+        (state["end"]["reason"] == "timed-out").then_some(())
+    });
+    pool.command(&["delete", &id]).run().ok();
 }
 
 fn unfit_bundles_are_told_by_the_field(t: &Ctx) {

@@ -52,6 +52,11 @@ impl Root {
         &self.path
     }
 
+    /// Where detached launches write what they say.
+    pub fn logs(&self) -> PathBuf {
+        if self.path == Path::new("/run/hearth") { "/var/log/hearth".into() } else { self.path.join(".logs") }
+    }
+
     /// The ids of all containers, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.path) {

@@ -2,9 +2,10 @@
 //! waits for any of them.
 //!
 //! [`clients`] answers requests, [`sandboxes`] carries out what the policy decides, [`pools`] knows the bundles,
-//! [`teardown`] takes sandboxes away on a thread of its own.
+//! [`teardown`] takes sandboxes away on a thread of its own, [`housekeeping`] is what is done every second.
 
 mod clients;
+mod housekeeping;
 mod pools;
 mod sandboxes;
 mod teardown;
@@ -27,6 +28,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
 use super::dirs::Dirs;
 use super::forker::PATIENCE;
+use super::policy::config::SECOND;
 use super::policy::{Action, Config, Event, Nanos, Policy};
 use super::wire::{FromForker, ToForker};
 use clients::Clients;
@@ -53,6 +55,7 @@ struct Daemon {
     forker: Option<OwnedFd>,
     policy: Policy,
     wake: Option<Nanos>,
+    house_kept: Nanos,
     pools: Pools,
     sandboxes: Sandboxes,
     clients: Clients,
@@ -89,6 +92,7 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
         forker: Some(forker),
         policy: Policy::new(config),
         wake: None,
+        house_kept: 0,
         pools: Pools::new(declared),
         sandboxes: Sandboxes::default(),
         clients: Clients::default(),
@@ -154,9 +158,9 @@ impl Daemon {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(256);
         while !self.has_stopped() {
-            let wait = self.wake.map(|wake| Duration::from_nanos(wake.saturating_sub(now())));
-            let left = self.stopping.map(|end| end.saturating_duration_since(Instant::now()));
-            let wait = wait.into_iter().chain(left).min().and_then(|wait| Timespec::try_from(wait).ok());
+            let next = self.wake.into_iter().chain(self.next_deadline()).min().unwrap_or(u64::MAX);
+            let wait = Duration::from_nanos(next.min(self.house_kept + SECOND).saturating_sub(now()));
+            let wait = Timespec::try_from(wait).ok();
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -168,6 +172,11 @@ impl Daemon {
             if self.wake.is_some_and(|wake| wake <= now()) {
                 self.wake = None;
                 self.decide(Event::Tick);
+            }
+            self.keep_deadlines();
+            if now() >= self.house_kept + SECOND {
+                self.house_kept = now();
+                self.keep_house();
             }
         }
         let _ = std::fs::remove_file(self.dirs.root().join(SOCKET));
