@@ -54,6 +54,14 @@ pub struct Running {
     trace: PathBuf,
 }
 
+impl fmt::Display for Invocation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &OsString| format!("'{}'", text.to_string_lossy().replace('\'', "'\\''"));
+        f.write_str(&quoted(&self.program))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
 impl<'t> Invocation<'t> {
     pub(crate) fn new<S: AsRef<OsStr>>(context: &'t Ctx, program: &OsStr, args: &[S]) -> Self {
         let args = args.iter().map(|arg| arg.as_ref().to_owned()).collect();

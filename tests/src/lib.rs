@@ -19,6 +19,7 @@ pub mod container;
 pub mod context;
 pub mod invoke;
 pub mod leaks;
+pub mod pool;
 pub mod program;
 pub mod runner;
 pub mod runtime;

@@ -25,6 +25,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod paths;
+mod pool;
 mod process;
 mod refusals;
 mod run;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         namespaces::CASES,
         net_devices::CASES,
         paths::CASES,
+        pool::CASES,
         process::CASES,
         refusals::CASES,
         run::CASES,

@@ -41,6 +41,12 @@ pub(super) fn define(command: Command) -> Command {
                 .default_value("auto")
                 .help("Whether to take a parked sandbox"),
         )
+        .arg(
+            flag("detach")
+                .short('d')
+                .conflicts_with_all(["tty", "stdin", "json"])
+                .help("Print the container's name once the program runs; `hearth logs` has what it says"),
+        )
         .arg(flag("json").help("Tell how it went, as JSON on standard error"))
         .arg(Arg::new("target").value_name("POOL|BUNDLE").required(true))
         .arg(
@@ -86,6 +92,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
             _ => Pool::Auto,
         },
         timeout: text("timeout").as_deref().map(duration).transpose()?,
+        detach: args.get_flag("detach"),
         stdin: args.get_flag("stdin"),
         json: args.get_flag("json"),
     };

@@ -11,6 +11,7 @@ mod gc;
 mod kill;
 mod launch;
 mod list;
+mod logs;
 mod pause;
 mod pool;
 mod ps;
@@ -76,6 +77,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "gc", define: gc::define, run: gc::run, failure: 1 },
     // As docker run: a status that programs seldom use themselves.
     Verb { name: "launch", define: launch::define, run: launch::run, failure: 125 },
+    Verb { name: "logs", define: logs::define, run: logs::run, failure: 1 },
     Verb { name: "pool", define: pool::define, run: pool::run, failure: 1 },
     Verb { name: "bench", define: bench::define, run: bench::run, failure: 1 },
 ];

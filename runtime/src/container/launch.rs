@@ -1,8 +1,10 @@
 //! `launch`: a program in a sandbox of the warm pool, or, where there is none for it, in one that is made on the
 //! spot. Both are claimed by the same message.
 
-use std::io::{Seek, SeekFrom};
+use std::fs::DirBuilder;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use serde::Serialize;
 use super::create::{self, Created};
 use super::run::{Signals, code, reap};
 use super::{Container, delete, park};
+use crate::bundle::validate;
 use crate::isolate::cgroup::Placement;
 use crate::observe::{Timeline, now};
 use crate::pool::claim::{Claim, SECRET_LIMIT};
@@ -26,7 +29,7 @@ use crate::store::record::End;
 use crate::sys::fd::standard;
 use crate::{Error, Result};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
     pub id: Option<String>,
@@ -38,6 +41,8 @@ pub struct Options {
     pub limits: Limits,
     pub pool: Pool,
     pub timeout: Option<Duration>,
+    /// Return when the program runs. What it says is for `logs`.
+    pub detach: bool,
     /// The program gets the caller's standard input instead of an empty one.
     pub stdin: bool,
     /// Tell how it went, as a line of JSON on standard error.
@@ -67,29 +72,46 @@ struct Report {
 
 /// A claimed sandbox, and who is its parent.
 enum Lease {
-    Warm { granted: Granted, pidfd: OwnedFd, status: OwnedFd, client: Client },
-    Cold { created: Box<Created>, why: String },
+    /// While the client lives, its program does.
+    Warm {
+        granted: Granted,
+        pidfd: OwnedFd,
+        status: OwnedFd,
+        _client: Client,
+    },
+    Cold {
+        created: Box<Created>,
+        why: String,
+    },
 }
 
 pub fn launch(root: &Root, options: &Options) -> Result<u8> {
     options.claim.validate()?;
     let signals = Signals::block()?;
     let mut timeline = Timeline::new(options.json);
-    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
-    let opened = Opened::open(options)?;
-    let fds = opened.descriptors(&theirs, &options.claim);
-    let lease = acquire(root, options, &fds, &mut timeline)?;
-    drop(fds);
-    drop((opened, theirs));
+    let mut options = options;
+    let named;
+    let mut log = None;
+    if options.detach {
+        // What it says has a name before anybody else gives it one.
+        let id = options.id.clone().unwrap_or_else(|| new_id(&options.target));
+        validate::id(&id)?;
+        log = Some(root.logs().join(format!("{id}.log")));
+        named = Options { id: Some(id), ..options.clone() };
+        options = &named;
+    }
+    let opened = Opened::open(options, log.as_deref())?;
+    let (lease, terminal) = start(root, options, opened, &mut timeline).inspect_err(|_| {
+        // Nobody knows its name.
+        let _ = log.map(std::fs::remove_file);
+    })?;
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    let terminal = match until_executed(&report, &mut timeline) {
-        Ok(terminal) => terminal,
-        Err(error) => {
-            lease.give_back()?;
-            return Err(error);
-        }
-    };
     timeline.mark("program executed");
+    if options.detach {
+        let line = format!("{}\n", lease.told().2);
+        std::io::stdout().write_all(line.as_bytes()).map_err(Error::sys("write to standard output"))?;
+        return Ok(0);
+    }
     let pidfd = lease.pidfd();
     let timed_out = signals.wait(lease.ended(), pidfd, terminal, deadline)?;
     timeline.mark("program ended");
@@ -115,6 +137,39 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
     })
 }
 
+fn new_id(target: &Target) -> String {
+    let name = match target {
+        Target::Pool(name) => name,
+        Target::Bundle(_) => "launch",
+    };
+    format!("{name}-{:x}-{:x}", std::process::id(), now())
+}
+
+/// A parked sandbox that died before it took the claim makes no failed launch: the next one is made on the spot.
+fn start(
+    root: &Root,
+    options: &Options,
+    opened: Opened,
+    timeline: &mut Timeline,
+) -> Result<(Lease, Option<OwnedFd>)> {
+    let mut pool = options.pool;
+    loop {
+        let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+        let fds = opened.descriptors(&theirs, &options.claim);
+        let lease = acquire(root, options, pool, &fds, timeline)?;
+        drop(fds);
+        drop(theirs);
+        match (until_executed(&report, timeline), &lease) {
+            (Ok(terminal), _) => return Ok((lease, terminal)),
+            (Err(Error::InitGone), Lease::Warm { .. }) if pool == Pool::Auto => pool = Pool::Never,
+            (Err(error), _) => {
+                lease.give_back()?;
+                return Err(error);
+            }
+        }
+    }
+}
+
 fn microseconds(marks: Vec<(String, u64)>) -> Vec<(String, u64)> {
     let first = marks.first().map_or(0, |(_, time)| *time);
     marks.into_iter().map(|(name, time)| (name, time.saturating_sub(first) / 1000)).collect()
@@ -124,16 +179,18 @@ fn microseconds(marks: Vec<(String, u64)>) -> Vec<(String, u64)> {
 struct Opened {
     /// Where the program does not get the caller's.
     input: Option<OwnedFd>,
+    log: Option<OwnedFd>,
     mounts: Vec<OwnedFd>,
     secrets: Vec<OwnedFd>,
 }
 
 impl Opened {
-    fn open(options: &Options) -> Result<Self> {
+    fn open(options: &Options, log: Option<&Path>) -> Result<Self> {
         let null = || rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let input = (!options.stdin).then(null).transpose().map_err(Error::path("open", "/dev/null"))?;
         Ok(Self {
             input,
+            log: log.map(create_log).transpose()?,
             mounts: options
                 .sources
                 .iter()
@@ -148,11 +205,22 @@ impl Opened {
         let mut fds = vec![report.as_fd()];
         if claim.terminal.is_none() {
             let input = self.input.as_ref().map_or_else(|| standard(0), AsFd::as_fd);
-            fds.extend([input, standard(1), standard(2)]);
+            let output = |number| self.log.as_ref().map_or_else(|| standard(number), AsFd::as_fd);
+            fds.extend([input, output(1), output(2)]);
         }
         fds.extend(self.mounts.iter().chain(&self.secrets).map(AsFd::as_fd));
         fds
     }
+}
+
+/// The program writes it by itself, at its end, whoever else does.
+fn create_log(path: &Path) -> Result<OwnedFd> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::path("mkdir", dir))?;
+    }
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let log = rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::from_raw_mode(0o600));
+    log.map_err(Error::path("create", path))
 }
 
 fn mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
@@ -180,8 +248,15 @@ fn secret(path: &Path) -> Result<OwnedFd> {
     Ok(copy.into())
 }
 
-fn acquire(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Timeline) -> Result<Lease> {
-    let (why, bundle) = match options.pool {
+fn acquire(
+    root: &Root,
+    options: &Options,
+    pool: Pool,
+    fds: &[BorrowedFd<'_>],
+    timeline: &mut Timeline,
+) -> Result<Lease> {
+    let (why, bundle) = match pool {
+        Pool::Never if options.pool == Pool::Auto => ("the parked sandbox was dead".into(), None),
         Pool::Never => ("--pool never".into(), None),
         Pool::Auto | Pool::Only => match ask(root, options, fds, timeline)? {
             Answer::Lease(lease) => return Ok(*lease),
@@ -216,12 +291,16 @@ fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Ti
         Err(error) => return Ok(Answer::Cold { why: error.chain(), bundle: None }),
     };
     timeline.mark("connected");
+    // A client that stays keeps its own deadline.
+    let timeout = options.timeout.filter(|_| options.detach);
     let request = Request::Launch(Box::new(Launch {
         target: options.target.clone(),
         id: options.id.clone(),
         limits: options.limits,
         claim: options.claim.clone(),
         only: options.pool == Pool::Only,
+        detach: options.detach,
+        timeout: timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
     }));
     match client.ask(&request, fds) {
         Ok((Reply::Granted(granted), fds)) => {
@@ -229,7 +308,7 @@ fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Ti
             let marks = [("request read", granted.received), ("claim passed on", granted.claimed)];
             timeline.add(marks.map(|(name, time)| (name.to_owned(), time)).into());
             timeline.mark("granted");
-            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, client })))
+            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, _client: client })))
         }
         Ok((Reply::Cold { reason, bundle }, _)) => {
             Ok(Answer::Cold { why: reason, bundle: bundle.map(PathBuf::from) })
@@ -251,7 +330,11 @@ fn cold(
     timeline: &mut Timeline,
     why: String,
 ) -> Result<Lease> {
-    let id = options.id.clone().unwrap_or_else(|| format!("launch-{:x}-{:x}", std::process::id(), now()));
+    let id = options.id.clone().unwrap_or_else(|| new_id(&options.target));
+    if options.detach && options.timeout.is_some() {
+        let reason = format!("with --detach, where the launch is cold ({why})");
+        return Err(Error::invalid("--timeout", reason, "a parked sandbox, whose daemon keeps the deadline"));
+    }
     let mut asked = park::options(&id, options.json);
     asked.bundle = bundle;
     let mut created = create::create(root, &asked)?;
@@ -365,13 +448,14 @@ impl Lease {
                 if let Ok(Some((status, _))) = told {
                     return Ok(Some(status));
                 }
-                // The forker died before the program: the daemon may know from the reaper.
+                // The forker died before the program: the daemon will know from the reaper.
                 until_dead(pidfd)?;
-                let client = Client::connect(root)?;
-                match client.ask(&Request::End { id: granted.id.clone() }, &[])? {
-                    (Reply::End(status), _) => Ok(status),
-                    _ => Ok(None),
-                }
+                Ok((0..ASKED).find_map(|_| {
+                    ask_for_end(root, &granted.id).or_else(|| {
+                        std::thread::sleep(BETWEEN);
+                        None
+                    })
+                }))
             }
         }
     }
@@ -384,9 +468,8 @@ impl Lease {
                 let _ = reap(created.spawned.child.pid);
                 destroy(&created.container)
             }
-            Self::Warm { pidfd, client, .. } => {
+            Self::Warm { pidfd, .. } => {
                 let _ = crate::sys::kill::pidfd_send(pidfd, libc::SIGKILL);
-                let _ = client;
                 Ok(())
             }
         }
@@ -398,6 +481,17 @@ fn destroy(container: &Container) -> Result<()> {
         // A `delete --force` was faster.
         Err(Error::NoContainer { .. }) => Ok(()),
         locked => locked.and_then(|()| delete::destroy(container)),
+    }
+}
+
+/// How often the daemon is asked for a status that it may not have yet, or while it is being started again.
+const ASKED: u32 = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
+
+fn ask_for_end(root: &Root, id: &str) -> Option<Status> {
+    match Client::connect(root).ok()?.ask(&Request::End { id: id.to_owned() }, &[]).ok()? {
+        (Reply::End(status), _) => status,
+        _ => None,
     }
 }
 

@@ -88,12 +88,24 @@ pub struct Signals {
     fd: SignalFd,
 }
 
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Signals {
     pub fn block() -> Result<Self> {
         let all = SigSet::all();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).map_err(Error::sys("sigprocmask"))?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self { fd: SignalFd::with_flags(&all, flags).map_err(Error::sys("signalfd"))? })
+    }
+
+    /// The number of one that has arrived.
+    pub fn take(&self) -> Option<i32> {
+        let info = self.fd.read_signal().ok().flatten()?;
+        i32::try_from(info.ssi_signo).ok()
     }
 
     /// Passes signals on to the process until `ended` is readable. At the deadline the process is killed; whether

@@ -59,6 +59,9 @@ pub struct Launch {
     pub claim: Claim,
     /// No cold launch: wait, or be refused.
     pub only: bool,
+    /// The client does not wait: its end ends nothing, and the daemon keeps the deadline (milliseconds) and the end.
+    pub detach: bool,
+    pub timeout: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -52,13 +52,19 @@ impl Root {
         &self.path
     }
 
+    /// Where detached launches write what they say.
+    pub fn logs(&self) -> PathBuf {
+        if self.path == Path::new("/run/hearth") { "/var/log/hearth".into() } else { self.path.join(".logs") }
+    }
+
     /// The ids of all containers, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(Error::path("read", &self.path))?,
         };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
         let mut ids: Vec<_> = names.filter(|name| validate::id(name).is_ok()).collect();
         ids.sort_unstable();
         Ok(ids)

@@ -12,12 +12,16 @@ use hearth::isolate::cgroup::Placement;
 use hearth::pool::protocol::{self, Status};
 use hearth::process::channel::{self, ToRuntime};
 use hearth::store::Root;
-use rustix::event::epoll;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
 use rustix::net::SocketFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::dirs::Dirs;
 use super::wire::{self, FromForker, ToForker};
+
+/// Without a daemon and without children for so long, it ends.
+const LONELY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Ends that are kept for a daemon that is not there.
 const BACKLOG: usize = 20_000;
@@ -75,11 +79,13 @@ pub fn main(root: &Path) -> io::Result<()> {
     };
     let mut events = Vec::with_capacity(64);
     loop {
+        let idle = forker.daemon.is_none() && forker.children.is_empty();
         events.clear();
-        match epoll::wait(&forker.epoll, rustix::buffer::spare_capacity(&mut events), None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            result => result?,
-        };
+        match epoll::wait(&forker.epoll, spare_capacity(&mut events), idle.then_some(&LONELY)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => return Ok(()),
+            result => drop(result?),
+        }
         for event in &events {
             forker.handle(event.data.u64());
         }

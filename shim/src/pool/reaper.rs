@@ -25,7 +25,9 @@ pub fn main(root: &Path) -> io::Result<()> {
     loop {
         let started = Instant::now();
         let forker = start(root, &listener)?;
-        reap_until(&dirs, pid_of(&forker))?;
+        if reap_until(&dirs, pid_of(&forker))? {
+            return Ok(());
+        }
         if started.elapsed() < HEALTHY {
             std::thread::sleep(HEALTHY);
         }
@@ -52,13 +54,14 @@ fn pid_of(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-fn reap_until(dirs: &Dirs, forker: Option<Pid>) -> io::Result<()> {
+/// Whether the forker ended because nobody needs it.
+fn reap_until(dirs: &Dirs, forker: Option<Pid>) -> io::Result<bool> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(rustix::io::Errno::CHILD) => return Ok(false),
             Err(errno) => return Err(errno.into()),
-            Ok(Some((pid, _))) if Some(pid) == forker => return Ok(()),
+            Ok(Some((pid, status))) if Some(pid) == forker => return Ok(status.exit_status() == Some(0)),
             Ok(Some((pid, status))) => {
                 let path = dirs.exits().join(pid.as_raw_nonzero().to_string());
                 // Without the file the status is told as unknown.

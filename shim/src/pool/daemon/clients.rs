@@ -141,7 +141,7 @@ impl Daemon {
             self.pools.seen.clear();
         }
         self.pools.seen.insert(key.0, bundle.clone());
-        self.decide(Event::Observed { bundle: key, cost: pools::COST });
+        self.decide(Event::Observed { bundle: key });
     }
 
     pub(super) fn answer_cold(&mut self, request: RequestId, why: &str) {

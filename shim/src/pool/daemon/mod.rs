@@ -2,9 +2,10 @@
 //! waits for any of them.
 //!
 //! [`clients`] answers requests, [`sandboxes`] carries out what the policy decides, [`pools`] knows the bundles,
-//! [`teardown`] takes sandboxes away on a thread of its own.
+//! [`teardown`] takes sandboxes away on a thread of its own, [`housekeeping`] is what is done every second.
 
 mod clients;
+mod housekeeping;
 mod pools;
 mod sandboxes;
 mod teardown;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hearth::container::run::Signals;
 use hearth::observe::now;
 use hearth::pool::client::SOCKET;
 use hearth::pool::protocol;
@@ -26,6 +28,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
 use super::dirs::Dirs;
 use super::forker::PATIENCE;
+use super::policy::config::SECOND;
 use super::policy::{Action, Config, Event, Nanos, Policy};
 use super::wire::{FromForker, ToForker};
 use clients::Clients;
@@ -36,6 +39,9 @@ use teardown::Teardown;
 const LISTENER: u64 = 0;
 const FORKER: u64 = 1;
 const TEARDOWN: u64 = 2;
+const SIGNALS: u64 = 3;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
 /// A sandbox's pidfd, where the forker will not tell of its end any more.
 const ORPHAN: u64 = 1 << 62;
 /// Of a client: this and its number.
@@ -49,11 +55,15 @@ struct Daemon {
     forker: Option<OwnedFd>,
     policy: Policy,
     wake: Option<Nanos>,
+    house_kept: Nanos,
     pools: Pools,
     sandboxes: Sandboxes,
     clients: Clients,
     teardown: Teardown,
     packet: Vec<u8>,
+    signals: Signals,
+    /// Told to end: by then, whatever is left.
+    stopping: Option<Instant>,
     _lock: OwnedFd,
 }
 
@@ -69,8 +79,11 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
     // Before the first thread: the reaper is a child of ours.
     let forker = find_forker(&dirs)?;
     add(&forker, FORKER)?;
+    // So that none of the threads is ended by one.
+    let signals = Signals::block().map_err(io::Error::other)?;
     let teardown = Teardown::start(&dirs)?;
     epoll::add(&epoll, teardown.news(), epoll::EventData::new_u64(TEARDOWN), epoll::EventFlags::IN)?;
+    epoll::add(&epoll, &signals, epoll::EventData::new_u64(SIGNALS), epoll::EventFlags::IN)?;
     let mut daemon = Daemon {
         root: Root::new(root).map_err(io::Error::other)?,
         dirs,
@@ -79,11 +92,14 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
         forker: Some(forker),
         policy: Policy::new(config),
         wake: None,
+        house_kept: 0,
         pools: Pools::new(declared),
         sandboxes: Sandboxes::default(),
         clients: Clients::default(),
         teardown,
         packet: Vec::new(),
+        signals,
+        stopping: None,
         _lock: lock,
     };
     daemon.sweep();
@@ -141,9 +157,10 @@ fn find_forker(dirs: &Dirs) -> io::Result<OwnedFd> {
 impl Daemon {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(256);
-        loop {
-            let wait = self.wake.map(|wake| Duration::from_nanos(wake.saturating_sub(now())));
-            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
+        while !self.has_stopped() {
+            let next = self.wake.into_iter().chain(self.next_deadline()).min().unwrap_or(u64::MAX);
+            let wait = Duration::from_nanos(next.min(self.house_kept + SECOND).saturating_sub(now()));
+            let wait = Timespec::try_from(wait).ok();
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -156,7 +173,28 @@ impl Daemon {
                 self.wake = None;
                 self.decide(Event::Tick);
             }
+            self.keep_deadlines();
+            if now() >= self.house_kept + SECOND {
+                self.house_kept = now();
+                self.keep_house();
+            }
         }
+        let _ = std::fs::remove_file(self.dirs.root().join(SOCKET));
+        Ok(())
+    }
+
+    fn on_signal(&mut self) {
+        while let Some(number) = self.signals.take() {
+            if matches!(number, SIGTERM | SIGINT) && self.stopping.is_none() {
+                self.stopping = Some(Instant::now() + PATIENCE);
+                self.drain_all();
+            }
+        }
+    }
+
+    /// What is parked is gone; what runs goes on below the forker.
+    fn has_stopped(&self) -> bool {
+        self.stopping.is_some_and(|end| end <= Instant::now() || self.sandboxes.only_leased())
     }
 
     fn handle(&mut self, token: u64) {
@@ -164,6 +202,7 @@ impl Daemon {
             LISTENER => self.accept(),
             FORKER => self.hear_forker(),
             TEARDOWN => self.on_torn_down(),
+            SIGNALS => self.on_signal(),
             token if token & CLIENT != 0 => self.hear_client(token & !CLIENT),
             token => self.on_orphan_end(token & !ORPHAN),
         }

@@ -210,6 +210,11 @@ impl Daemon {
         Ok(())
     }
 
+    pub(super) fn drain_all(&mut self) {
+        let pools: Vec<PoolId> = self.pools.all.keys().copied().collect();
+        pools.into_iter().for_each(|pool| self.decide(Event::PoolDrained { pool }));
+    }
+
     pub(super) fn delete_pool(&mut self, name: &str) -> Result<(), String> {
         let pool = self.pools.named(name).ok_or_else(|| no_pool(name))?;
         self.drop_pool(pool);

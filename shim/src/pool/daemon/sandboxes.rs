@@ -9,11 +9,14 @@ use hearth::observe::{log, now};
 use hearth::pool::protocol::{Granted, Launch, Path, Reply, Status};
 use hearth::process::channel::{self, ToInit};
 use hearth::store::Root;
+use hearth::store::record::End;
 use hearth::sys::kill::pidfd_send;
 use rustix::event::epoll;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
+use super::super::dirs::Dirs;
 use super::super::policy::{Caller, Event, PoolId, RequestId, SandboxId};
 use super::super::wire::{self, ToForker};
 use super::teardown::Job;
@@ -26,8 +29,9 @@ const FOUND: u64 = 1 << 40;
 
 const SIGKILL: i32 = 9;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    #[default]
     Making,
     Parked,
     Leased,
@@ -35,7 +39,7 @@ enum Stage {
     Failed,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sandbox {
     pool: PoolId,
     /// Of its directory among the parked ones.
@@ -48,6 +52,12 @@ struct Sandbox {
     claim: Option<OwnedFd>,
     status: Option<OwnedFd>,
     ended: bool,
+    /// Nobody waits for it: its record is kept.
+    detached: bool,
+    /// When it is to be killed, in nanoseconds of CLOCK_MONOTONIC; and whether it was.
+    deadline: Option<u64>,
+    timed_out: bool,
+    end: Option<End>,
     /// To be taken away as soon as it has ended.
     doomed: bool,
 }
@@ -59,7 +69,14 @@ pub(super) struct Sandboxes {
     found: u64,
     /// Of this life of the daemon: names are never used twice.
     life: Option<String>,
-    ended: HashMap<String, Status>,
+    ended: HashMap<String, Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    Known(Status),
+    /// The reaper will know it, by its pid.
+    Orphan(i32),
 }
 
 impl Sandboxes {
@@ -70,6 +87,10 @@ impl Sandboxes {
             u32::try_from(count).unwrap_or(u32::MAX)
         };
         [count(Stage::Parked), count(Stage::Making), count(Stage::Leased)]
+    }
+
+    pub(super) fn only_leased(&self) -> bool {
+        self.all.values().all(|one| one.stage == Stage::Leased && !one.ended)
     }
 
     fn insert(&mut self, number: u64, sandbox: Sandbox) {
@@ -83,18 +104,7 @@ impl Daemon {
         let life = self.sandboxes.life.get_or_insert_with(|| format!("{:x}", now()));
         let of = self.pools.all.get(&pool).map_or("sandbox", |pool| &pool.name);
         let name = format!("{of}-{life}-{}", sandbox.0);
-        let one = Sandbox {
-            pool,
-            name: name.clone(),
-            id: None,
-            stage: Stage::Making,
-            pid: 0,
-            pidfd: None,
-            claim: None,
-            status: None,
-            ended: true,
-            doomed: false,
-        };
+        let one = Sandbox { pool, name: name.clone(), ended: true, ..Sandbox::default() };
         self.sandboxes.insert(sandbox.0, one);
         if !self.tell_forker(&ToForker::Park { pool: pool.0, sandbox: sandbox.0, name }) {
             self.fail(sandbox.0);
@@ -164,7 +174,8 @@ impl Daemon {
         let Some(one) = self.sandboxes.all.get(&number) else { return };
         let leased = one.id.is_some();
         let id = one.id.clone().unwrap_or_else(|| one.name.clone());
-        self.teardown.take_away(Job { sandbox: number, id, leased });
+        let keep = one.end.clone().filter(|_| one.detached);
+        self.teardown.take_away(Job { sandbox: number, id, leased, keep, pid: one.pid });
     }
 
     pub(super) fn on_torn_down(&mut self) {
@@ -192,12 +203,18 @@ impl Daemon {
         let Some(one) = self.sandboxes.all.get_mut(&number) else { return };
         one.ended = true;
         (one.pidfd, one.claim) = (None, None);
+        one.end = Some(match status {
+            _ if one.timed_out => End::TimedOut,
+            Some(status) => End::new(status.wait, status.ooms),
+            None => End::Unknown,
+        });
         let (sandbox, doomed) = (SandboxId(number), one.doomed);
-        if let (Some(id), Some(status)) = (&one.id, status) {
+        if let Some(id) = &one.id {
             if self.sandboxes.ended.len() >= REMEMBERED {
                 self.sandboxes.ended.clear();
             }
-            self.sandboxes.ended.insert(id.clone(), status);
+            let ended = status.map_or(Ended::Orphan(one.pid), Ended::Known);
+            self.sandboxes.ended.insert(id.clone(), ended);
         }
         match one.stage {
             Stage::Making | Stage::Failed => {}
@@ -219,7 +236,7 @@ impl Daemon {
                 if !self.reply_with(waiting.client, &Reply::Granted(granted), &fds) {
                     self.kill(sandbox.0);
                 } else if let Some(client) = self.clients.all.get_mut(&waiting.client) {
-                    client.lease = Some(sandbox.0);
+                    client.lease = Some(sandbox.0).filter(|_| !waiting.launch.detach);
                 }
                 if let Some(pool) = self.pools.all.get_mut(&waiting.pool) {
                     pool.hits += 1;
@@ -255,8 +272,6 @@ impl Daemon {
         let pidfd = pidfd.try_clone().map_err(|error| gone(&error.to_string()))?;
         let id = launch.id.clone().unwrap_or_else(|| one.name.clone());
         let (from, to) = (self.dirs.parked().join(&one.name), self.dirs.root().join(&id));
-        // The mark first: of two files, the one without the other must be harmless.
-        std::fs::write(self.dirs.leased().join(&id), []).map_err(|error| gone(&error.to_string()))?;
         match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Trouble::Taken(id)),
@@ -264,6 +279,10 @@ impl Daemon {
         }
         one.id = Some(id.clone());
         one.stage = Stage::Leased;
+        one.detached = launch.detach;
+        one.deadline = launch.timeout.map(|timeout| now().saturating_add(timeout.saturating_mul(1_000_000)));
+        let mark = Mark { detached: one.detached, deadline: one.deadline };
+        mark.write(&self.dirs, &id).map_err(|error| gone(&error.to_string()))?;
         let (pid, own_name) = (one.pid, one.name == id);
         adjust(&self.root, &id, own_name, launch).map_err(|error| Trouble::Sandbox(error.chain()))?;
         let message = ToInit::Claim { pid, claim: Box::new(launch.claim.clone()) };
@@ -282,7 +301,7 @@ impl Daemon {
         });
         for id in left.unwrap_or_default() {
             // The number is nobody's.
-            self.teardown.take_away(Job { sandbox: u64::MAX, id, leased: false });
+            self.teardown.take_away(Job { sandbox: u64::MAX, id, leased: false, keep: None, pid: 0 });
         }
         let marks = std::fs::read_dir(self.dirs.leased()).into_iter().flatten();
         for id in marks.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
@@ -292,17 +311,18 @@ impl Daemon {
             });
             let number = FOUND + self.sandboxes.found;
             self.sandboxes.found += 1;
+            let mark = Mark::read(&self.dirs, &id);
             let one = Sandbox {
-                pool: PoolId(u32::MAX),
+                pool: PoolId(u32::MAX), // of no pool any more
                 name: format!("found-{number:x}"),
                 id: Some(id),
                 stage: Stage::Leased,
                 pid: running.as_ref().map_or(0, |(pid, _)| *pid),
                 ended: running.is_none(),
                 pidfd: running.map(|(_, pidfd)| pidfd),
-                claim: None,
-                status: None,
-                doomed: false,
+                detached: mark.detached,
+                deadline: mark.deadline,
+                ..Sandbox::default()
             };
             let ended = one.ended;
             self.sandboxes.insert(number, one);
@@ -341,8 +361,7 @@ impl Daemon {
         if let Some(pidfd) = &one.pidfd {
             let _ = epoll::delete(&self.epoll, pidfd);
         }
-        let status = self.exit_of(one.pid);
-        self.end(number, status);
+        self.end(number, None);
     }
 
     /// What the reaper wrote down.
@@ -368,12 +387,50 @@ impl Daemon {
         }
     }
 
+    /// How a launch ended, where its client was not told.
     pub(super) fn status_of(&self, id: &str) -> Option<Status> {
-        let known = self.sandboxes.ended.get(id).copied();
-        known.or_else(|| {
-            let one = self.sandboxes.all.values().find(|one| one.id.as_deref() == Some(id))?;
-            self.exit_of(one.pid)
-        })
+        match self.sandboxes.ended.get(id)? {
+            Ended::Known(status) => Some(*status),
+            Ended::Orphan(pid) => self.exit_of(*pid),
+        }
+    }
+}
+
+impl Daemon {
+    /// Kills what is beyond its deadline.
+    pub(super) fn keep_deadlines(&mut self) {
+        let now = now();
+        let late = |one: &Sandbox| !one.ended && one.deadline.is_some_and(|deadline| deadline <= now);
+        let late: Vec<u64> =
+            self.sandboxes.all.iter().filter(|(_, one)| late(one)).map(|(number, _)| *number).collect();
+        for number in late {
+            if let Some(one) = self.sandboxes.all.get_mut(&number) {
+                (one.timed_out, one.deadline) = (true, None);
+            }
+            self.kill(number);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.sandboxes.all.values().filter_map(|one| one.deadline).min()
+    }
+}
+
+/// What a later life of the daemon must know of a launch under way.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Mark {
+    detached: bool,
+    deadline: Option<u64>,
+}
+
+impl Mark {
+    fn write(&self, dirs: &Dirs, id: &str) -> std::io::Result<()> {
+        std::fs::write(dirs.leased().join(id), serde_json::to_vec(self)?)
+    }
+
+    fn read(dirs: &Dirs, id: &str) -> Self {
+        let text = std::fs::read(dirs.leased().join(id)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 

@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use hearth::Error;
 use hearth::container::{Container, delete};
+use hearth::observe::log;
 use hearth::store::Root;
+use hearth::store::record::End;
 
 use super::super::dirs::Dirs;
 
@@ -16,6 +19,10 @@ pub(super) struct Job {
     pub(super) id: String,
     /// Whether it has left the parked ones.
     pub(super) leased: bool,
+    /// Of a detached launch the record stays, with its end in it, until someone deletes it.
+    pub(super) keep: Option<End>,
+    /// Its first process, 0 where that is not known: the name may be another's by now.
+    pub(super) pid: i32,
 }
 
 #[derive(Debug)]
@@ -39,7 +46,9 @@ impl Teardown {
         std::thread::Builder::new().name("teardown".into()).spawn(move || {
             for job in todo {
                 let root = if job.leased { &root } else { &parked };
-                take_away(root, &job.id);
+                if let Err(error) = take_away(root, &job) {
+                    log::error(&format!("take away {}: {}", job.id, error.chain()));
+                }
                 if tell.send(job.sandbox).is_err() {
                     return;
                 }
@@ -65,10 +74,22 @@ impl Teardown {
     }
 }
 
-fn take_away(root: &Root, id: &str) {
-    // Where someone else was faster, nothing is left to do.
-    let Ok(container) = Container::open(root, id) else { return };
-    if let Err(error) = container.dir.lock().and_then(|()| delete::destroy(&container)) {
-        hearth::observe::log::error(&format!("take away {id}: {}", error.chain()));
+fn take_away(root: &Root, job: &Job) -> hearth::Result<()> {
+    let mut container = match Container::open(root, &job.id) {
+        // Someone else was faster.
+        Err(Error::NoContainer { .. }) => return Ok(()),
+        container => container?,
+    };
+    container.lock()?;
+    let pid = container.record.as_ref().and_then(|record| record.process).map_or(0, |process| process.pid);
+    if job.pid != 0 && pid != job.pid {
+        return Ok(());
+    }
+    match (&job.keep, &mut container.record) {
+        (Some(end), Some(record)) => {
+            record.end = Some(end.clone());
+            container.dir.write(record)
+        }
+        _ => delete::destroy(&container),
     }
 }

@@ -3,7 +3,7 @@
 use super::config::Nanos;
 
 /// A pool, named by the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolId(pub u32);
 
 /// A sandbox, named by the policy when it asks for a fork; never used twice.
