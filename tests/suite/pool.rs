@@ -1,10 +1,11 @@
 //! The warm pool: launches from parked sandboxes, what a claim may carry, and who may die when.
 
 use std::fs;
+use std::path::Path;
 
 use hearth_tests::context::eventually;
 use hearth_tests::pool::Pool;
-use hearth_tests::{Ctx, Value, cases};
+use hearth_tests::{Ctx, Out, Value, cases};
 use rustix::process::Signal;
 
 cases! {
@@ -37,6 +38,9 @@ cases! {
         a_killed_client_takes_its_program_along,
         a_detached_launch_is_followed_by_its_log,
         a_detached_launch_has_a_deadline_that_survives_the_daemon,
+        a_run_may_take_a_parked_sandbox,
+        a_run_by_the_pool_hands_down_what_it_has_itself,
+        a_run_that_the_pool_cannot_serve_is_an_ordinary_one,
         unfit_bundles_are_told_by_the_field;
 }
 
@@ -376,6 +380,60 @@ fn a_detached_launch_has_a_deadline_that_survives_the_daemon(t: &Ctx) {
         (state["end"]["reason"] == "timed-out").then_some(())
     });
     pool.command(&["delete", &id]).run().ok();
+}
+
+/// `run --pool WHEN FLAGS`, of a bundle that has a pool.
+fn run_of(pool: &Pool<'_>, when: &str, flags: &[&str], bundle: &Path, id: &str) -> Out {
+    let bundle = bundle.to_string_lossy();
+    let mut args = vec!["run", "--pool", when];
+    args.extend(flags);
+    args.extend(["--bundle", &bundle, id]);
+    pool.command(&args).run()
+}
+
+fn a_run_may_take_a_parked_sandbox(t: &Ctx) {
+    let pool = Pool::start(t);
+    let bundle = t.bundle(|c| c.args(&["sh", "-c", "echo from the bundle; exit 4"]));
+    let name = pool.declare(&bundle, 1);
+    let out = run_of(&pool, "only", &[], &bundle, &t.id()).code(4);
+    assert_eq!((out.text(), &pool.inspect(&name)["hits"]), ("from the bundle", &1.into()));
+    // Without the flag it never does.
+    pool.wait_for_parked(&name, 1);
+    let id = t.id();
+    pool.command(&["run", "--bundle", &bundle.to_string_lossy(), &id]).run().code(4);
+    assert_eq!(pool.inspect(&name)["hits"], 1);
+}
+
+fn a_run_by_the_pool_hands_down_what_it_has_itself(t: &Ctx) {
+    let pool = Pool::start(t);
+    let script = "ulimit -c; ulimit -s; cat /proc/self/oom_score_adj; cut -d' ' -f19 /proc/self/stat; grep Cpus_allowed: /proc/self/status";
+    let bundle = t.bundle(|c| c.args(&["sh", "-c", script]));
+    let name = pool.declare(&bundle, 1);
+    let wrapped = |when: &str, id: &str| {
+        let bundle = bundle.to_string_lossy();
+        let command = pool.command(&["run", "--pool", when, "--bundle", &bundle, id]);
+        let shell = format!(
+            "ulimit -c 7; ulimit -s 4096; echo 123 > /proc/self/oom_score_adj; exec nice -n 5 taskset 1 {command}"
+        );
+        t.host("sh", &["-c", &shell]).ok().stdout
+    };
+    let warm = wrapped("only", &t.id());
+    assert_eq!(pool.inspect(&name)["hits"], 1);
+    assert_eq!(warm, wrapped("never", &t.id()));
+    assert!(warm.starts_with("7\n") && warm.contains("\n123\n5\n"), "{warm}");
+}
+
+fn a_run_that_the_pool_cannot_serve_is_an_ordinary_one(t: &Ctx) {
+    let pool = Pool::start(t);
+    let bundle = t.bundle(|c| c.args(&["echo", "ran"]));
+    let pid_file = t.scratch().join("pid");
+    let flag = pid_file.to_string_lossy();
+    assert_eq!(run_of(&pool, "auto", &["--pid-file", &flag], &bundle, &t.id()).ok().text(), "ran");
+    run_of(&pool, "only", &[], &bundle, &t.id()).refused("no pool");
+    let name = pool.declare(&bundle, 1);
+    run_of(&pool, "only", &["--no-pivot"], &bundle, &t.id()).refused("flag");
+    assert_eq!(run_of(&pool, "auto", &["--no-new-keyring"], &bundle, &t.id()).ok().text(), "ran");
+    assert_eq!(pool.inspect(&name)["hits"], 0);
 }
 
 fn unfit_bundles_are_told_by_the_field(t: &Ctx) {

@@ -9,7 +9,7 @@ use crate::bundle::mount_options;
 use crate::bundle::process::Window;
 use crate::container::exec::parse_user;
 use crate::container::launch::{self, Options, Pool};
-use crate::pool::claim::{Claim, Mount};
+use crate::pool::claim::{Claim, Mount, Terminal};
 use crate::pool::protocol::{Limits, Target};
 use crate::{Error, Result};
 
@@ -35,12 +35,7 @@ pub(super) fn define(command: Command) -> Command {
         .arg(text("cwd", "DIR").help("Working directory in the container"))
         .arg(flag("no-new-privs").help("Set no_new_privs"))
         .arg(text("id", "ID").help("Name of the container"))
-        .arg(
-            text("pool", "WHEN")
-                .value_parser(["auto", "only", "never"])
-                .default_value("auto")
-                .help("Whether to take a parked sandbox"),
-        )
+        .arg(pool_arg("auto"))
         .arg(
             flag("detach")
                 .short('d')
@@ -74,7 +69,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         user: text("user").as_deref().map(parse_user).transpose()?,
         hostname: text("hostname"),
         no_new_privileges: args.get_flag("no-new-privs"),
-        terminal: args.get_flag("tty").then(Window::default),
+        terminal: if args.get_flag("tty") { Terminal::Own(Window::default()) } else { Terminal::Streams },
         mounts,
         secrets: secret_names,
         ..Claim::default()
@@ -86,17 +81,30 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         sources,
         secrets,
         limits: limits(text)?,
-        pool: match text("pool").as_deref() {
-            Some("only") => Pool::Only,
-            Some("never") => Pool::Never,
-            _ => Pool::Auto,
-        },
+        pool: pool(args),
         timeout: text("timeout").as_deref().map(duration).transpose()?,
         detach: args.get_flag("detach"),
         stdin: args.get_flag("stdin"),
         json: args.get_flag("json"),
     };
     launch::launch(&global.root, &options)
+}
+
+pub(super) fn pool_arg(default: &'static str) -> Arg {
+    Arg::new("pool")
+        .long("pool")
+        .value_name("WHEN")
+        .value_parser(["auto", "only", "never"])
+        .default_value(default)
+        .help("Whether to take a parked sandbox")
+}
+
+pub(super) fn pool(args: &ArgMatches) -> Pool {
+    match args.get_one::<String>("pool").map(String::as_str) {
+        Some("auto") => Pool::Auto,
+        Some("only") => Pool::Only,
+        _ => Pool::Never,
+    }
 }
 
 /// A path has a slash in it, or is a dot: a pool's name has neither.

@@ -2,9 +2,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use super::launch::{pool, pool_arg};
 use super::{Global, flag, id, id_arg, path, path_arg};
 use crate::Result;
-use crate::container::{create::Options, run};
+use crate::container::{create::Options, launch, run};
 
 pub(super) fn define(command: Command) -> Command {
     command
@@ -13,6 +14,7 @@ pub(super) fn define(command: Command) -> Command {
         .arg(flag("detach").short('d').help("Do not wait for the container's end"))
         .arg(flag("keep").help("Do not delete the container when it ends"))
         .arg(flag("timeline").help("Tell at the end what the time was spent on"))
+        .arg(pool_arg("never"))
         .arg(flag("no-subreaper").hide(true))
 }
 
@@ -53,5 +55,9 @@ pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    run::run(&global.root, &options(args, true), args.get_flag("keep"))
+    let (options, keep) = (options(args, true), args.get_flag("keep"));
+    match launch::run(&global.root, &options, keep, pool(args))? {
+        Some(status) => Ok(status),
+        None => run::run(&global.root, &options, keep),
+    }
 }

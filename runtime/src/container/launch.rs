@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::thread::CpuSet;
 use serde::Serialize;
 
 use super::create::{self, Created};
@@ -19,8 +20,9 @@ use super::run::{Signals, code, reap};
 use super::{Container, delete, park};
 use crate::bundle::validate;
 use crate::isolate::cgroup::Placement;
+use crate::isolate::rights;
 use crate::observe::{Timeline, now};
-use crate::pool::claim::{Claim, SECRET_LIMIT};
+use crate::pool::claim::{Claim, Inherited, SECRET_LIMIT, Terminal};
 use crate::pool::client::{Client, Declared, POOLS};
 use crate::pool::protocol::{Granted, Launch, Limits, Path as How, Reply, Request, Status, Target};
 use crate::process::channel::{self, ToInit, ToRuntime};
@@ -105,13 +107,25 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
         // Nobody knows its name.
         let _ = log.map(std::fs::remove_file);
     })?;
-    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
     timeline.mark("program executed");
     if options.detach {
         let line = format!("{}\n", lease.told().2);
         std::io::stdout().write_all(line.as_bytes()).map_err(Error::sys("write to standard output"))?;
         return Ok(0);
     }
+    attend(root, options, &lease, terminal, &signals, timeline)
+}
+
+/// Stays with the program until its end: the exit status of the command.
+fn attend(
+    root: &Root,
+    options: &Options,
+    lease: &Lease,
+    terminal: Option<OwnedFd>,
+    signals: &Signals,
+    mut timeline: Timeline,
+) -> Result<u8> {
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
     let pidfd = lease.pidfd();
     let timed_out = signals.wait(lease.ended(), pidfd, terminal, deadline)?;
     timeline.mark("program ended");
@@ -135,6 +149,91 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
         End::Unknown => 255,
         _ => code(wait),
     })
+}
+
+/// `run --pool`: None where it is to be an ordinary run.
+pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Result<Option<u8>> {
+    let refuse = |why: String| {
+        let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
+        if pool == Pool::Only { Err(Error::Refused { what: "--pool only".into(), source }) } else { Ok(None) }
+    };
+    let own = asked.detach || keep || asked.init || asked.no_pivot || asked.no_new_keyring;
+    if pool == Pool::Never {
+        return Ok(None);
+    }
+    if own || asked.preserve_fds > 0 || asked.console_socket.is_some() {
+        return refuse("a flag that a parked sandbox cannot follow".into());
+    }
+    let bundle = std::path::absolute(&asked.bundle).map_err(Error::path("resolve", &asked.bundle))?;
+    let options = Options {
+        target: Target::Bundle(crate::bundle::process::text(&bundle, "--bundle")?),
+        id: Some(asked.id.clone()),
+        claim: Claim {
+            terminal: Terminal::AsBundle,
+            inherited: Some(inherited()?),
+            ignored_signals: crate::observe::process::ignored_signals()?,
+            ..Claim::default()
+        },
+        sources: Vec::new(),
+        secrets: Vec::new(),
+        limits: Limits::default(),
+        pool,
+        timeout: None,
+        detach: false,
+        stdin: true,
+        json: asked.timeline,
+    };
+    options.claim.validate()?;
+    let signals = Signals::block()?;
+    let mut timeline = Timeline::new(options.json);
+    let opened = Opened::open(&options, None)?;
+    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+    let fds = opened.descriptors(&theirs, &options.claim);
+    let lease = match ask(root, &options, &fds, &mut timeline)? {
+        Answer::Lease(lease) => lease,
+        Answer::Cold { why, .. } => {
+            signals.unblock()?;
+            return refuse(why);
+        }
+    };
+    drop(fds);
+    drop((opened, theirs));
+    let terminal = until_executed(&report, &mut timeline).inspect_err(|_| {
+        // The error is the one to tell.
+        let _ = lease.give_back();
+    })?;
+    if let Some(path) = &asked.pid_file {
+        create::write_pid_file(path, lease.pid())?;
+    }
+    timeline.mark("program executed");
+    attend(root, &options, &lease, terminal, &signals, timeline).map(Some)
+}
+
+/// What this process would hand down.
+fn inherited() -> Result<Inherited> {
+    let limit = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    let cpus = rustix::thread::sched_getaffinity(None).map_err(Error::sys("sched_getaffinity"))?;
+    let score = read_own("oom_score_adj")?;
+    Ok(Inherited {
+        rlimits: rights::LIMITS
+            .iter()
+            .map(|(number, _, kind)| {
+                let now = rustix::process::getrlimit(*kind);
+                (*number, limit(now.current), limit(now.maximum))
+            })
+            .collect(),
+        niceness: rustix::process::getpriority_process(None).map_err(Error::sys("getpriority"))?,
+        affinity: (0..CpuSet::MAX_CPU)
+            .filter(|cpu| cpus.is_set(*cpu))
+            .filter_map(|cpu| cpu.try_into().ok())
+            .collect(),
+        oom_score_adj: score.trim().parse().unwrap_or(0),
+    })
+}
+
+fn read_own(file: &str) -> Result<String> {
+    let path = format!("/proc/self/{file}");
+    std::fs::read_to_string(&path).map_err(Error::path("read", path))
 }
 
 fn new_id(target: &Target) -> String {
@@ -203,7 +302,7 @@ impl Opened {
     /// In the order of [`ToInit::Claim`].
     fn descriptors<'a>(&'a self, report: &'a OwnedFd, claim: &Claim) -> Vec<BorrowedFd<'a>> {
         let mut fds = vec![report.as_fd()];
-        if claim.terminal.is_none() {
+        if claim.has_streams() {
             let input = self.input.as_ref().map_or_else(|| standard(0), AsFd::as_fd);
             let output = |number| self.log.as_ref().map_or_else(|| standard(number), AsFd::as_fd);
             fds.extend([input, output(1), output(2)]);
@@ -301,6 +400,7 @@ fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Ti
         only: options.pool == Pool::Only,
         detach: options.detach,
         timeout: timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
+        home: options.claim.inherited.as_ref().map(|_| read_own("cgroup")).transpose()?,
     }));
     match client.ask(&request, fds) {
         Ok((Reply::Granted(granted), fds)) => {
@@ -411,6 +511,13 @@ fn until_executed(report: &OwnedFd, timeline: &mut Timeline) -> Result<Option<Ow
 }
 
 impl Lease {
+    fn pid(&self) -> i32 {
+        match self {
+            Self::Warm { granted, .. } => granted.pid,
+            Self::Cold { created, .. } => created.spawned.child.pid.as_raw_nonzero().get(),
+        }
+    }
+
     fn pidfd(&self) -> &OwnedFd {
         match self {
             Self::Warm { pidfd, .. } => pidfd,

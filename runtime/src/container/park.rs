@@ -29,9 +29,8 @@ pub struct Parked {
 impl Template {
     pub fn load(bundle: &Path) -> Result<Self> {
         let bundle = load::bundle(bundle)?;
-        let mut plan = plan::plan("parked", &bundle).map_err(|error| error.at("config.json"))?;
+        let plan = plan::plan("parked", &bundle).map_err(|error| error.at("config.json"))?;
         labels::check(&plan.init.process)?;
-        plan.init.process.terminal = None;
         let template = Self { bundle, plan };
         match template.unfit() {
             Some(field) => Err(Error::invalid(field, "set", "nothing: a parked sandbox cannot stand for it")),

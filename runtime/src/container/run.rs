@@ -102,6 +102,11 @@ impl Signals {
         Ok(Self { fd: SignalFd::with_flags(&all, flags).map_err(Error::sys("signalfd"))? })
     }
 
+    /// As it was before, for another way to deal with them.
+    pub fn unblock(self) -> Result<()> {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(Error::sys("sigprocmask"))
+    }
+
     /// The number of one that has arrived.
     pub fn take(&self) -> Option<i32> {
         let info = self.fd.read_signal().ok().flatten()?;

@@ -34,25 +34,29 @@ pub fn set_limits(limits: &[(u32, u64, u64)]) -> Result<()> {
     Ok(())
 }
 
+/// All that there are: number, name, and rustix's word for it.
+pub const LIMITS: [(u32, &str, Resource); 16] = [
+    (libc::RLIMIT_CPU, "RLIMIT_CPU", Resource::Cpu),
+    (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE", Resource::Fsize),
+    (libc::RLIMIT_DATA, "RLIMIT_DATA", Resource::Data),
+    (libc::RLIMIT_STACK, "RLIMIT_STACK", Resource::Stack),
+    (libc::RLIMIT_CORE, "RLIMIT_CORE", Resource::Core),
+    (libc::RLIMIT_RSS, "RLIMIT_RSS", Resource::Rss),
+    (libc::RLIMIT_NPROC, "RLIMIT_NPROC", Resource::Nproc),
+    (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE", Resource::Nofile),
+    (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", Resource::Memlock),
+    (libc::RLIMIT_AS, "RLIMIT_AS", Resource::As),
+    (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS", Resource::Locks),
+    (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING", Resource::Sigpending),
+    (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    (libc::RLIMIT_NICE, "RLIMIT_NICE", Resource::Nice),
+    (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO", Resource::Rtprio),
+    (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME", Resource::Rttime),
+];
+
 fn resource_of(number: u32) -> (&'static str, Resource) {
-    match number {
-        libc::RLIMIT_CPU => ("RLIMIT_CPU", Resource::Cpu),
-        libc::RLIMIT_FSIZE => ("RLIMIT_FSIZE", Resource::Fsize),
-        libc::RLIMIT_DATA => ("RLIMIT_DATA", Resource::Data),
-        libc::RLIMIT_STACK => ("RLIMIT_STACK", Resource::Stack),
-        libc::RLIMIT_CORE => ("RLIMIT_CORE", Resource::Core),
-        libc::RLIMIT_RSS => ("RLIMIT_RSS", Resource::Rss),
-        libc::RLIMIT_NPROC => ("RLIMIT_NPROC", Resource::Nproc),
-        libc::RLIMIT_NOFILE => ("RLIMIT_NOFILE", Resource::Nofile),
-        libc::RLIMIT_MEMLOCK => ("RLIMIT_MEMLOCK", Resource::Memlock),
-        libc::RLIMIT_AS => ("RLIMIT_AS", Resource::As),
-        libc::RLIMIT_LOCKS => ("RLIMIT_LOCKS", Resource::Locks),
-        libc::RLIMIT_SIGPENDING => ("RLIMIT_SIGPENDING", Resource::Sigpending),
-        libc::RLIMIT_MSGQUEUE => ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
-        libc::RLIMIT_NICE => ("RLIMIT_NICE", Resource::Nice),
-        libc::RLIMIT_RTPRIO => ("RLIMIT_RTPRIO", Resource::Rtprio),
-        _ => ("RLIMIT_RTTIME", Resource::Rttime),
-    }
+    let row = LIMITS.iter().find(|(of, ..)| *of == number).unwrap_or(&LIMITS[LIMITS.len() - 1]);
+    (row.1, row.2)
 }
 
 pub fn set_scheduling(scheduler: Option<&Scheduler>, io_priority: Option<i32>) -> Result<()> {

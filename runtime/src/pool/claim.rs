@@ -21,17 +21,34 @@ pub struct Claim {
     /// (resource, soft, hard), over `process.rlimits`.
     pub rlimits: Vec<(u32, u64, u64)>,
     pub no_new_privileges: bool,
-    /// None: no terminal, whatever the bundle says; the standard streams come as descriptors.
-    pub terminal: Option<Window>,
+    pub terminal: Terminal,
     /// Each has a detached mount among the descriptors.
     pub mounts: Vec<Mount>,
     /// Each has a file among the descriptors, whose contents become `/run/secrets/NAME`.
     pub secrets: Vec<String>,
-    /// Where the launching process runs otherwise than the pool does.
-    pub niceness: Option<i32>,
-    pub affinity: Option<Vec<u32>>,
+    /// What a process of the caller's own would have got from it.
+    pub inherited: Option<Inherited>,
     /// Signals that the launching process ignores, a bit each.
     pub ignored_signals: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terminal {
+    /// The standard streams come as descriptors, whatever the bundle says.
+    #[default]
+    Streams,
+    Own(Window),
+    /// A terminal where the bundle has one. The streams come anyway.
+    AsBundle,
+}
+
+/// What the bundle does not set is as in the launching process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    pub rlimits: Vec<(u32, u64, u64)>,
+    pub niceness: i32,
+    pub affinity: Vec<u32>,
+    pub oom_score_adj: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +67,12 @@ pub const SECRET_LIMIT: u64 = 1 << 20;
 impl Claim {
     /// Descriptors that come with it: the report socket, the streams, the mounts, the secrets.
     pub fn descriptors(&self) -> usize {
-        let streams = if self.terminal.is_some() { 0 } else { 3 };
+        let streams = if self.has_streams() { 3 } else { 0 };
         1 + streams + self.mounts.len() + self.secrets.len()
+    }
+
+    pub fn has_streams(&self) -> bool {
+        !matches!(self.terminal, Terminal::Own(_))
     }
 
     pub fn validate(&self) -> Result<()> {
@@ -94,7 +115,11 @@ impl Claim {
         process.rlimits.retain(|(resource, ..)| self.rlimits.iter().all(|(mine, ..)| mine != resource));
         process.rlimits.extend(&self.rlimits);
         process.no_new_privileges |= self.no_new_privileges;
-        process.terminal = self.terminal;
+        match self.terminal {
+            Terminal::Streams => process.terminal = None,
+            Terminal::Own(window) => process.terminal = Some(window),
+            Terminal::AsBundle => {}
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Launch {
     /// The client does not wait: its end ends nothing, and the daemon keeps the deadline (milliseconds) and the end.
     pub detach: bool,
     pub timeout: Option<u64>,
+    /// What /proc/self/cgroup says of a launching process whose program is to be accounted where it is itself.
+    pub home: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

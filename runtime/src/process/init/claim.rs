@@ -14,10 +14,11 @@ use rustix::mount::{
 use super::super::channel::{self, ToInit};
 use super::{Failure, create, step};
 use crate::bundle::plan::{Init, Mount, Source};
+use crate::bundle::process::Process;
 use crate::isolate::cgroup_view::View;
 use crate::isolate::tree::Tree;
 use crate::isolate::{mounts, rights, terminal};
-use crate::pool::claim::{Claim, SECRET_LIMIT, SECRETS};
+use crate::pool::claim::{Claim, Inherited, SECRET_LIMIT, SECRETS};
 use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
@@ -41,7 +42,7 @@ pub(super) fn take(
     }
     let reset = crate::sys::process::reset_signals(claim.ignored_signals);
     step("claim: signals", reset.map_err(Error::sys("rt_sigaction")))?;
-    if claim.terminal.is_none() {
+    if claim.has_streams() {
         step("claim: streams", streams(&mut fds))?;
     }
     claim.merge(&mut plan.process);
@@ -50,7 +51,9 @@ pub(super) fn take(
     let mounted: Vec<OwnedFd> = fds.by_ref().take(claim.mounts.len()).collect();
     step("claim: mounts", mount_all(&claim, tree, &mounted))?;
     step("claim: secrets", secrets(plan, &claim, tree, fds.collect()))?;
-    step("claim: scheduling", scheduling(&claim))?;
+    if let Some(inherited) = &claim.inherited {
+        step("claim: inherited", inherit(inherited, &plan.process))?;
+    }
     let pty = step("claim: terminal", create::console(plan, tree, report))?;
     Ok((pid, pty))
 }
@@ -163,11 +166,16 @@ fn own(plan: &Init, fd: &OwnedFd) -> rustix::io::Result<()> {
     chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
-/// What a process of the caller's own would have inherited.
-fn scheduling(claim: &Claim) -> Result<()> {
-    if let Some(nice) = claim.niceness {
-        rustix::process::setpriority_process(None, nice)
-            .map_err(Error::path("setpriority", nice.to_string()))?;
+/// What the bundle sets comes later, and counts.
+fn inherit(inherited: &Inherited, process: &Process) -> Result<()> {
+    rights::set_limits(&inherited.rlimits)?;
+    let niceness = inherited.niceness;
+    rustix::process::setpriority_process(None, niceness)
+        .map_err(Error::path("setpriority", niceness.to_string()))?;
+    rights::set_affinity(&inherited.affinity)?;
+    if process.oom_score_adj.is_some() {
+        return Ok(());
     }
-    claim.affinity.as_deref().map_or(Ok(()), rights::set_affinity)
+    let path = "/proc/self/oom_score_adj";
+    std::fs::write(path, inherited.oom_score_adj.to_string()).map_err(Error::path("write", path))
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hearth::isolate::rights::LIMITS;
 use hearth::observe::now;
 use hearth::pool::protocol::{self, Launch, PoolState, Reply, Request, Target};
 use rustix::event::epoll;
@@ -124,6 +125,10 @@ impl Daemon {
             self.answer(client, &launch, "no pool");
             return;
         };
+        if let Err(why) = self.own.fits(&launch) {
+            self.answer(client, &launch, why);
+            return;
+        }
         self.check_generation(pool);
         let request = RequestId(self.clients.requests);
         self.clients.requests += 1;
@@ -212,6 +217,43 @@ impl Daemon {
             .collect();
         states.sort_by(|a, b| a.name.cmp(&b.name));
         states
+    }
+}
+
+/// What sandboxes get from this process, by the forker: more can't be given to them.
+#[derive(Debug)]
+pub(super) struct Own {
+    cgroup: String,
+    hard: Vec<Option<u64>>,
+    oom_score_adj: i32,
+}
+
+impl Own {
+    pub(super) fn look() -> Self {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        Self {
+            cgroup: read("cgroup"),
+            hard: LIMITS.iter().map(|(.., kind)| rustix::process::getrlimit(*kind).maximum).collect(),
+            oom_score_adj: read("oom_score_adj").trim().parse().unwrap_or(0),
+        }
+    }
+
+    fn fits(&self, launch: &Launch) -> Result<(), &'static str> {
+        if launch.home.as_ref().is_some_and(|home| *home != self.cgroup) {
+            return Err("the caller is in another cgroup than the pool");
+        }
+        let Some(inherited) = &launch.claim.inherited else { return Ok(()) };
+        let above = |(number, _, hard): &(u32, u64, u64)| {
+            let own = LIMITS.iter().position(|(of, ..)| of == number).and_then(|at| self.hard[at]);
+            own.is_some_and(|own| *hard > own)
+        };
+        if inherited.rlimits.iter().any(above) {
+            return Err("the caller's rlimits are above the pool's");
+        }
+        if inherited.oom_score_adj < self.oom_score_adj {
+            return Err("the caller's oom_score_adj is below the pool's");
+        }
+        Ok(())
     }
 }
 

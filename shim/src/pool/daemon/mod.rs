@@ -31,7 +31,7 @@ use super::forker::PATIENCE;
 use super::policy::config::SECOND;
 use super::policy::{Action, Config, Event, Nanos, Policy};
 use super::wire::{FromForker, ToForker};
-use clients::Clients;
+use clients::{Clients, Own};
 use pools::Pools;
 use sandboxes::Sandboxes;
 use teardown::Teardown;
@@ -61,6 +61,7 @@ struct Daemon {
     clients: Clients,
     teardown: Teardown,
     packet: Vec<u8>,
+    own: Own,
     signals: Signals,
     /// Told to end: by then, whatever is left.
     stopping: Option<Instant>,
@@ -98,6 +99,7 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
         clients: Clients::default(),
         teardown,
         packet: Vec::new(),
+        own: Own::look(),
         signals,
         stopping: None,
         _lock: lock,
