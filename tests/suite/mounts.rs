@@ -44,7 +44,7 @@ cases! {
         mount_flags_come_out_as_asked,
         noatime_relatime_strictatime_are_told_apart,
         many_mounts_work,
-        proc_over_a_symlink_is_refused;
+        proc_and_sys_over_a_symlink_are_refused;
     newer:
         recursive_read_only_reaches_submounts,
         a_tmpfs_has_its_size_and_mode,
@@ -301,11 +301,13 @@ fn a_mount_through_dotdot_lands_inside_the_root(t: &Ctx) {
     assert!(!t.dir.join("escaped").exists());
 }
 
-fn proc_over_a_symlink_is_refused(t: &Ctx) {
-    let c = t.container(|c| c.args(&["true"]));
-    fs::remove_dir(c.rootfs("proc")).expect("rmdir proc");
-    symlink("tmp", c.rootfs("proc")).expect("symlink");
-    c.run().refused("proc");
+fn proc_and_sys_over_a_symlink_are_refused(t: &Ctx) {
+    for name in ["proc", "sys"] {
+        let c = t.container(|c| c.args(&["true"]));
+        fs::remove_dir(c.rootfs(name)).expect("rmdir");
+        symlink("tmp", c.rootfs(name)).expect("symlink");
+        c.run().refused(name);
+    }
 }
 
 fn a_dev_that_is_a_symlink_leads_nowhere_outside(t: &Ctx) {
