@@ -145,14 +145,14 @@ fn limits_are_in_the_files_and_in_the_unit(t: &Ctx) {
 fn update_changes_the_files_and_the_unit(t: &Ctx) {
     needs_limits(t);
     let (c, unit) = up(t, limits);
-    let flags = ["--memory", "33554432", "--memory-swap", "33554432", "--pids-limit", "-1"];
+    let flags = ["--memory", "33554432", "--memory-swap", "50331648", "--pids-limit", "-1"];
     c.verb("update", &flags, &[]).run().ok();
     c.verb("update", &["--cpu-quota", "30000", "--cpu-period", "60000", "--cpuset-cpus", "1"], &[])
         .run()
         .ok();
     for (file, name, value) in [
         ("memory.max", "MemoryMax", ["33554432", "33554432"]),
-        ("memory.swap.max", "MemorySwapMax", ["0", "0"]),
+        ("memory.swap.max", "MemorySwapMax", ["16777216", "16777216"]),
         ("pids.max", "TasksMax", ["max", "infinity"]),
         ("cpu.max", "CPUQuotaPerSecUSec", ["30000 60000", "500ms"]),
         ("cpuset.cpus", "AllowedCPUs", ["1", "1"]),
