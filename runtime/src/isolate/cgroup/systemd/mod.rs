@@ -273,3 +273,23 @@ const fn manager(name: &'static str) -> Method {
         name,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a container's record holds: a later version must be able to read it.
+    const STORED: &str = r#"{"version":1,"given":true,"joins":"limited","v2":{"controllers":[],"mount":"/nowhere","path":"system.slice/runc-no-such.scope","parents":0,"joined":true},"v1":[],"unit":{"name":"runc-no-such.scope","slice":"system.slice","user":false}}"#;
+
+    #[test]
+    fn the_stored_form_stays_readable() {
+        let placement: Placement = serde_json::from_str(STORED).unwrap();
+        assert!(placement.scope().is_some());
+        assert_eq!(serde_json::to_string(&placement).unwrap(), STORED);
+    }
+
+    #[test]
+    fn what_is_gone_is_well() {
+        serde_json::from_str::<Placement>(STORED).unwrap().destroy().unwrap();
+    }
+}
