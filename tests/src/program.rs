@@ -33,6 +33,16 @@ pub fn syscall_i386(path: &Path, number: u32) {
     write(path, &code);
 }
 
+/// An executable whose first deed is to ask for the time: it writes CLOCK_MONOTONIC, a timespec, to standard output.
+pub fn clock(path: &Path, exit: u8) {
+    let mut code = vec![0xb8, 228, 0, 0, 0, 0xbf, 1, 0, 0, 0]; // eax: clock_gettime, edi: CLOCK_MONOTONIC
+    code.extend([0x48, 0x8d, 0x74, 0x24, 0xe0, 0x0f, 0x05]); // lea rsi, [rsp-32]; syscall
+    code.extend([0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0]); // eax: write, edi: standard output
+    code.extend([0x48, 0x8d, 0x74, 0x24, 0xe0, 0xba, 16, 0, 0, 0, 0x0f, 0x05]); // the same place, 16 bytes
+    code.extend([0xb8, 60, 0, 0, 0, 0xbf, exit, 0, 0, 0, 0x0f, 0x05]); // exit
+    write(path, &code);
+}
+
 /// `xor edi, edi; test eax, eax; jns +4; neg eax; mov edi, eax; mov eax, 60; syscall`
 const EXIT_WITH_ERRNO: [u8; 17] =
     [0x31, 0xff, 0x85, 0xc0, 0x79, 0x04, 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];

@@ -68,7 +68,9 @@ struct Report {
     why: Option<String>,
     #[serde(flatten)]
     end: End,
-    /// Microseconds since the first, at the end of each step.
+    /// CLOCK_MONOTONIC in nanoseconds, when the command began.
+    started: u64,
+    /// Microseconds since then, at the end of each step.
     timeline: Vec<(String, u64)>,
 }
 
@@ -138,7 +140,10 @@ fn attend(
         None => End::Unknown,
     };
     if options.json {
-        let report = Report { id, path: how, why, end: end.clone(), timeline: microseconds(timeline.take()) };
+        let marks = timeline.take();
+        let started = marks.first().map_or(0, |(_, time)| *time);
+        let timeline = microseconds(marks);
+        let report = Report { id, path: how, why, end: end.clone(), started, timeline };
         let line = serde_json::to_string(&report);
         let line = line.map_err(|source| Error::Json { what: "the answer".into(), source })?;
         crate::observe::log::timeline(&line);

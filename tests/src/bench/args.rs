@@ -27,9 +27,11 @@ pub enum Measure {
     Burst,
     Poisson,
     Crowd,
+    First,
+    Pool,
 }
 
-const MEASURES: [(&str, Measure); 9] = [
+const MEASURES: [(&str, Measure); 11] = [
     ("run", Measure::Run),
     ("phases", Measure::Phases),
     ("exec", Measure::Exec),
@@ -39,6 +41,8 @@ const MEASURES: [(&str, Measure); 9] = [
     ("burst", Measure::Burst),
     ("poisson", Measure::Poisson),
     ("crowd", Measure::Crowd),
+    ("first", Measure::First),
+    ("pool", Measure::Pool),
 ];
 
 #[derive(Debug)]
@@ -47,6 +51,7 @@ pub struct Options {
     /// `true`, `limits` or NAME=DIR.
     pub bundles: Vec<String>,
     pub cgroups: Cgroups,
+    pub parked: usize,
     pub measures: Vec<Measure>,
     pub realtime: bool,
     pub rounds: usize,
@@ -65,7 +70,8 @@ pub struct Options {
 const ABOUT: &str = "Measure cold starts of OCI runtimes, taking turns";
 const AFTER: &str = "Measures: run (whole launches), phases (create, start, wait, delete), exec (into a running \
 container), timeline (hearth's own marks), cost (system calls, peak memory), memory (of an idle container), burst (N \
-at once), poisson (open loop), crowd (a launch beside many running containers).\n\
+at once), poisson (open loop), crowd (a launch beside many running containers), first (until the program's first \
+instruction), pool (refill and memory of parked sandboxes).\n\
 Every launched program exits with 42, and a launch that does not is a failure, shown as such.\n\n\
 Example: hearth bench --runtime runc=runc --runtime 'crun=crun --cgroup-manager=cgroupfs' --cgroups v1 --svg .";
 
@@ -82,6 +88,10 @@ fn command() -> Command {
         .arg(many("runtime").value_name("NAME=COMMAND").help(
             "A runtime with its global flags [default: the hearth beside this program, and runc and crun of PATH]",
         ))
+        .arg(many("pool").value_name("NAME=HEARTH [FLAGS]").help(
+            "`hearth launch FLAGS` from a pool of parked sandboxes, kept by the hearthd beside that hearth",
+        ))
+        .arg(Arg::new("parked").long("parked").value_parser(value_parser!(u16).range(1..=2_000)).default_value("8").help("Sandboxes that the pool keeps"))
         .arg(many("plain").value_name("NAME=COMMAND").help(
             "A command that is no OCI runtime and runs a program itself; {rootfs} and {program} are filled in",
         ))
@@ -136,6 +146,9 @@ pub fn parse() -> Result<Options, String> {
     if contenders.is_empty() {
         contenders = Contender::usual();
     }
+    for text in strings("pool") {
+        contenders.push(Contender::pool(&text)?);
+    }
     for text in strings("plain") {
         contenders.push(Contender::plain(&text)?);
     }
@@ -153,6 +166,7 @@ pub fn parse() -> Result<Options, String> {
             Some("hybrid") => Cgroups::Hybrid,
             _ => Cgroups::Host,
         },
+        parked: number(&matches, "parked"),
         realtime: matches.get_flag("realtime"),
         measures: strings("measure").into_iter().filter_map(named).collect(),
         rounds: number(&matches, "rounds"),

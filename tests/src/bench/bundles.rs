@@ -18,6 +18,8 @@ pub const EXITING: &str = "exiting";
 pub const SLEEPING: &str = "sleeping";
 const PROGRAM: &str = "/bin/true";
 const SLEEPER: &str = "/bin/pause";
+/// Tells when it runs, and exits.
+const CLOCK: &str = "/bin/clock";
 
 #[derive(Debug, Clone)]
 pub struct Bundle {
@@ -34,11 +36,12 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// `true`, `limits` or NAME=DIR. `v2`: as `runc spec` does on such a host, with a cgroup namespace.
+    /// `true`, `limits`, `clock` (for the measure `first`) or NAME=DIR. `v2`: as `runc spec` does on such a host, with a cgroup namespace.
     pub fn make(text: &str, scratch: &Path, v2: bool) -> Result<Self, String> {
         match text {
             "true" => Self::own("true", default_spec(v2), scratch),
             "limits" => Self::own("limits", with_limits(default_spec(v2))?, scratch),
+            "clock" => Self::own("clock", default_spec(v2), scratch),
             _ => {
                 let (name, dir) = text
                     .split_once('=')
@@ -48,7 +51,7 @@ impl Bundle {
         }
     }
 
-    /// The rootfs holds two programs of a few bytes: one that exits, one that sleeps.
+    /// The rootfs holds programs of a few bytes: one that exits, one that sleeps, one that tells the time.
     fn own(name: &str, config: Config, scratch: &Path) -> Result<Self, String> {
         let rootfs = scratch.join("rootfs");
         for dir in ["bin", "dev", "etc", "proc", "sys"] {
@@ -56,13 +59,15 @@ impl Bundle {
         }
         program::syscall(&rootfs.join(&PROGRAM[1..]), SYS_EXIT, &[u64::from(EXPECTED.unsigned_abs())]);
         program::syscall(&rootfs.join(&SLEEPER[1..]), SYS_PAUSE, &[]);
-        let bare = rootfs.join(&PROGRAM[1..]).to_string_lossy().into_owned();
+        program::clock(&rootfs.join(&CLOCK[1..]), EXPECTED.to_le_bytes()[0]);
+        let program = if name == "clock" { CLOCK } else { PROGRAM };
+        let bare = rootfs.join(&program[1..]).to_string_lossy().into_owned();
         let mut bundle = Self {
             name: name.into(),
             dir: scratch.join(name),
             sleeper: scratch.join(format!("{name}-sleeper")),
             rootfs,
-            args: vec![PROGRAM.into()],
+            args: vec![program.into()],
             bare: Some(vec![bare]),
             has_floor: name == "true",
         };

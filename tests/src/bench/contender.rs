@@ -1,4 +1,5 @@
-//! Who is measured: an OCI runtime by its command line, or a plain command that runs the program itself.
+//! Who is measured: an OCI runtime by its command line, a pool of parked sandboxes, or a plain command that runs the
+//! program itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +13,8 @@ pub enum Kind {
     /// tests/bench/floor.c: what the kernel charges for a container.
     Floor,
     Runtime,
+    /// `hearth launch` from a pool of parked sandboxes.
+    Pool,
     Plain,
 }
 
@@ -35,6 +38,11 @@ impl Contender {
 
     pub fn runtime(text: &str) -> Result<Self, String> {
         Self::parse("--runtime", text, Kind::Runtime)
+    }
+
+    /// A hearth, and flags of its `launch`.
+    pub fn pool(text: &str) -> Result<Self, String> {
+        Self::parse("--pool", text, Kind::Pool)
     }
 
     pub fn plain(text: &str) -> Result<Self, String> {

@@ -18,6 +18,7 @@ use super::args::Options;
 use super::bundles::{Bundle, EXITING, EXPECTED, SLEEPING, SYS_EXIT, SYS_PAUSE};
 use super::contender::{Contender, Kind};
 use super::machine::{self, Mode};
+use super::pool::{self, Daemon};
 use crate::program;
 
 /// A launch that takes longer has failed.
@@ -45,6 +46,8 @@ pub struct Bench {
     /// The runtimes' state, on a tmpfs as on any host whose /run is one.
     pub state: TempDir,
     pub notes: Vec<String>,
+    /// Of the pools, by contender.
+    daemons: Vec<Daemon>,
     /// Whose warm-up failed, per bundle: contender and error.
     failures: Vec<(String, String, String)>,
     ids: AtomicU32,
@@ -71,7 +74,12 @@ impl Bench {
         contenders.extend(floor.as_deref().map(Contender::floor));
         contenders.extend(options.contenders.iter().cloned());
         let ids = AtomicU32::new(0);
+        let pools = contenders.iter().filter(|contender| contender.kind == Kind::Pool);
+        let daemons = pools
+            .map(|contender| Daemon::start(contender, state.path(), &bundles, options.parked))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
+            daemons,
             options,
             contenders,
             bundles,
@@ -159,6 +167,7 @@ impl Bench {
                 command
             }
             Kind::Plain => contender.filled(&bundle.rootfs, &bundle.args),
+            Kind::Pool => pool::launch(contender, &self.root(), &bundle.name),
             Kind::Runtime => {
                 let mut command = contender.command(&self.root());
                 command.arg("run").arg("--bundle").arg(&bundle.dir).arg(self.next_id());
@@ -187,12 +196,22 @@ impl Bench {
         Ok(Sample { wall: micros(wall), cpu: micros(after.0.saturating_sub(before.0)), faults })
     }
 
+    pub fn errors(&self) -> PathBuf {
+        self.scratch.path().join(format!("errors-{:?}", std::thread::current().id()))
+    }
+
     /// The time from the start to the end of a command that must exit as expected.
     pub fn checked(&self, mut command: Command, expected: i32) -> Result<Duration, String> {
-        let errors = self.scratch.path().join(format!("errors-{:?}", std::thread::current().id()));
+        command.stdout(Stdio::null());
+        self.watched(command, expected)
+    }
+
+    /// The same, wherever its output goes.
+    pub fn watched(&self, mut command: Command, expected: i32) -> Result<Duration, String> {
+        let errors = self.errors();
         let file = OpenOptions::new().create(true).write(true).truncate(true).open(&errors);
         let file = file.map_err(|e| format!("{}: {e}", errors.display()))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.stdin(Stdio::null()).stderr(file);
         let begin = Instant::now();
         let child =
             command.spawn().map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
@@ -229,6 +248,7 @@ impl Bench {
 /// What failed launches left behind is removed: containers by their runtimes, then groups that nobody removed.
 impl Drop for Bench {
     fn drop(&mut self) {
+        self.daemons.clear();
         let names = |dir: PathBuf| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()

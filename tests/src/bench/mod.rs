@@ -4,6 +4,7 @@
 //!   whether that place is quiet enough to say anything.
 //! - [`bundles`]: what is launched: programs that exit with [`bundles::EXPECTED`], so that a launch that did not
 //!   run cannot look fast. [`contender`]: who launches. [`launch`]: one launch, timed and checked.
+//! - [`pool`]: hearthd and its parked sandboxes: the way until a program's first instruction, refill, memory.
 //! - [`series`]: launches one after the other, the contenders taking turns. [`load`]: many at once, or among many.
 //!   [`inside`]: what one launch consists of: system calls, memory, the runtime's own timeline.
 //! - [`report`]: sections of rows, as text, Markdown and JSON; [`svg`]: as pictures. [`stats`]: percentiles.
@@ -18,6 +19,7 @@ pub mod inside;
 pub mod launch;
 pub mod load;
 pub mod machine;
+pub mod pool;
 pub mod report;
 pub mod series;
 pub mod stats;
@@ -81,6 +83,8 @@ fn measure(bench: &mut Bench, report: &mut Report) {
                 Measure::Burst => keep(report, load::burst(bench, &bundle)),
                 Measure::Poisson => keep(report, load::poisson(bench, &bundle)),
                 Measure::Crowd => keep(report, load::crowd(bench, &bundle)),
+                Measure::First => keep(report, pool::first(bench, &bundle)),
+                Measure::Pool => keep(report, pool::refill(bench, &bundle)),
             }
         }
     }
