@@ -4,10 +4,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use hearth_tests::bundle::install;
 use hearth_tests::context::eventually;
 use hearth_tests::{Container, Ctx, cases, json};
+use rustix::fs::{CWD, RenameFlags};
 
 cases! {
     settled:
@@ -18,8 +21,11 @@ cases! {
         a_careless_join_shows_directories_of_the_host,
         a_container_without_cgroup_namespace_cannot_write_its_cgroups,
         a_terminal_does_not_follow_a_console_symlink,
-        a_passwd_that_is_no_file_is_harmless;
+        a_passwd_that_is_no_file_is_harmless,
+        a_sysctl_is_not_redirected_by_what_is_mounted_at_proc,
+        an_exec_with_a_capability_leaves_the_inheritable_ones_empty;
     newer:
+        a_mount_point_swapped_while_create_runs_leads_nowhere_outside,
         masks_do_not_come_from_the_roots_dev_null;
     hearth:
         a_passwd_that_is_a_fifo_hangs_nothing,
@@ -140,7 +146,6 @@ fn masks_do_not_come_from_the_roots_dev_null(t: &Ctx) {
 fn a_terminal_does_not_follow_a_console_symlink(t: &Ctx) {
     // CVE-2025-52565: the image has its own idea of /dev/console.
     let victim = t.scratch().join("victim");
-    fs::write(&victim, "untouched").expect("write a file");
     let dev = t.scratch();
     symlink(&victim, dev.join("console")).expect("symlink");
     let c = t.container(|c| {
@@ -158,7 +163,7 @@ fn a_terminal_does_not_follow_a_console_symlink(t: &Ctx) {
     if created.code == 0 {
         c.start();
     }
-    assert_eq!(fs::read_to_string(&victim).unwrap_or_default(), "untouched");
+    assert!(!victim.exists(), "a file was made where the link leads");
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("procfs");
     assert!(!mounts.contains("victim"), "{mounts}");
 }
@@ -219,4 +224,67 @@ fn a_passwd_that_is_no_file_is_harmless(t: &Ctx) {
     fs::remove_file(c.rootfs("etc/passwd")).expect("remove passwd");
     symlink(&secret, c.rootfs("etc/passwd")).expect("symlink");
     assert!(!c.run().stdout.contains("secret"), "HOME was read from the host");
+}
+
+fn a_mount_point_swapped_while_create_runs_leads_nowhere_outside(t: &Ctx) {
+    // CVE-2021-30465, CVE-2024-45310: somebody who shares a volume turns a directory into a link, and back.
+    let victim = t.scratch();
+    let file = t.scratch().join("file");
+    fs::write(&file, "mounted").expect("write a file");
+    let c = t.container(|c| {
+        c.args(&["true"]);
+        c.writable();
+        c.mount("/volume/swap/a/b", "tmpfs", "tmpfs", &[]);
+        c.bind(&file, "/volume/swap/file", &["bind"]);
+    });
+    let volume = c.rootfs("volume");
+    fs::create_dir_all(volume.join("swap")).expect("mkdir");
+    symlink(&victim, volume.join("link")).expect("symlink");
+    let stop = AtomicBool::new(false);
+    let (swap, link) = (volume.join("swap"), volume.join("link"));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &swap, CWD, &link, RenameFlags::EXCHANGE)
+                    .expect("both are there");
+            }
+        });
+        let runs = if t.long() { 500 } else { 60 };
+        // Whether it runs or is refused is a matter of luck.
+        let good = (0..runs).filter(|_| c.sibling().run().code == 0).count();
+        stop.store(true, Ordering::Relaxed);
+        assert!(good > 0, "it never ran");
+    });
+    let found: Vec<_> =
+        fs::read_dir(&victim).expect("the victim").flatten().map(|entry| entry.path()).collect();
+    assert!(found.is_empty(), "made outside of the root: {found:?}");
+}
+
+fn a_sysctl_is_not_redirected_by_what_is_mounted_at_proc(t: &Ctx) {
+    // CVE-2019-16884, CVE-2025-52881: the image has its own idea of /proc/sys.
+    let fake = t.scratch();
+    for dir in ["kernel", "sys/kernel"] {
+        fs::create_dir_all(fake.join(dir)).expect("mkdir");
+        symlink("/victim", fake.join(dir).join("domainname")).expect("symlink");
+    }
+    for place in ["/proc", "/proc/sys"] {
+        let c = t.container(|c| {
+            c.args(&["cat", "/victim"]);
+            c.bind(&fake, place, &["bind"]);
+            c.set("/linux/sysctl", json!({"kernel.domainname": "redirected"}));
+        });
+        fs::write(c.rootfs("victim"), "untouched").expect("write a file");
+        c.run();
+        assert_eq!(fs::read_to_string(c.rootfs("victim")).expect("the victim"), "untouched", "{place}");
+    }
+}
+
+fn an_exec_with_a_capability_leaves_the_inheritable_ones_empty(t: &Ctx) {
+    // CVE-2022-29162, CVE-2022-27650
+    let c = t.sleeper();
+    c.up();
+    let out =
+        c.exec_with(&["--cap", "CAP_NET_ADMIN"], &["grep", "-E", "^Cap(Inh|Prm)", "/proc/self/status"]).ok();
+    assert_eq!(hearth_tests::container::field(&out.stdout, "CapInh"), "0000000000000000", "{out:?}");
+    assert_ne!(hearth_tests::container::field(&out.stdout, "CapPrm"), "0000000000000000", "{out:?}");
 }

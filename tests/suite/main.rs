@@ -33,8 +33,10 @@ mod scheduling;
 mod seccomp;
 mod seccomp_agent;
 mod states;
+mod storm;
 mod sysctl;
 mod updates;
+mod upgrades;
 mod users;
 
 fn main() -> ExitCode {
@@ -70,8 +72,10 @@ fn main() -> ExitCode {
         seccomp::CASES,
         seccomp_agent::CASES,
         states::CASES,
+        storm::CASES,
         sysctl::CASES,
         updates::CASES,
+        upgrades::CASES,
         users::CASES,
     ])
 }

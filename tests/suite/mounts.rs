@@ -44,7 +44,7 @@ cases! {
         mount_flags_come_out_as_asked,
         noatime_relatime_strictatime_are_told_apart,
         many_mounts_work,
-        proc_over_a_symlink_is_refused;
+        proc_and_sys_over_a_symlink_are_refused;
     newer:
         recursive_read_only_reaches_submounts,
         a_tmpfs_has_its_size_and_mode,
@@ -301,21 +301,35 @@ fn a_mount_through_dotdot_lands_inside_the_root(t: &Ctx) {
     assert!(!t.dir.join("escaped").exists());
 }
 
-fn proc_over_a_symlink_is_refused(t: &Ctx) {
-    let c = t.container(|c| c.args(&["true"]));
-    fs::remove_dir(c.rootfs("proc")).expect("rmdir proc");
-    symlink("tmp", c.rootfs("proc")).expect("symlink");
-    c.run().refused("proc");
+fn proc_and_sys_over_a_symlink_are_refused(t: &Ctx) {
+    for name in ["proc", "sys"] {
+        let c = t.container(|c| c.args(&["true"]));
+        fs::remove_dir(c.rootfs(name)).expect("rmdir");
+        symlink("tmp", c.rootfs(name)).expect("symlink");
+        c.run().refused(name);
+    }
 }
 
 fn a_dev_that_is_a_symlink_leads_nowhere_outside(t: &Ctx) {
     // A rootfs whose /dev is a symlink to the host's must not make the runtime touch the host's.
-    let victim = t.scratch();
-    let c = t.container(|c| c.args(&["true"]));
-    fs::remove_dir(c.rootfs("dev")).expect("rmdir dev");
-    symlink(&victim, c.rootfs("dev")).expect("symlink");
-    c.run();
-    assert_eq!(fs::read_dir(&victim).map(Iterator::count).unwrap_or(9), 0, "something was made on the host");
+    for mounted in [true, false] {
+        let victim = t.scratch();
+        let c = t.container(|c| {
+            c.args(&["true"]);
+            if !mounted {
+                let mounts = c.0["mounts"].as_array_mut().expect("mounts");
+                mounts.retain(|m| !m["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+            }
+        });
+        fs::remove_dir(c.rootfs("dev")).expect("rmdir dev");
+        symlink(&victim, c.rootfs("dev")).expect("symlink");
+        c.run();
+        assert_eq!(
+            fs::read_dir(&victim).map(Iterator::count).unwrap_or(9),
+            0,
+            "something was made on the host"
+        );
+    }
 }
 
 fn an_unknown_type_is_refused(t: &Ctx) {

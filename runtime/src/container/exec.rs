@@ -262,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_else_is_a_user(text in "\\PC{0,12}") {
+        fn nothing_else_is_a_user(text in "(\\PC{0,12}|[0-9+: -]{1,6})") {
             let strict = text.split(':').count() <= 2
                 && text.split(':').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()) && part.parse::<u32>().is_ok_and(|id| id != u32::MAX));
             assert_eq!(parse_user(&text).is_ok(), strict, "{text:?}");

@@ -1,4 +1,13 @@
-//! state.json: what later commands must know of a container. Versioned; a reader of a newer version refuses it.
+//! state.json: what later commands must know of a container. Containers outlive the command that made them, and so
+//! an upgrade of Hearth: every version reads what any earlier one wrote, and refuses in one line what a newer one did.
+//!
+//! How to change the record, or what is in it (`Placement`, `intel_rdt::Groups`):
+//! - a field is added with a default, by which a container made without it goes on as it was made. If an older Hearth,
+//!   which passes over the field, would do harm to a container that has it, [`VERSION`] goes up as well;
+//! - no field is removed, renamed, or given another meaning, unless [`VERSION`] goes up and [`Record::parse`] turns
+//!   what earlier versions wrote into the new form;
+//! - a state of the new format, as a real command wrote it, goes into `tests/fixtures/states`. Those that are there
+//!   stay: the tests here read each of them, and the suite (`upgrades.rs`) gives their format to living containers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,14 +39,18 @@ pub struct Record {
     pub cgroups: Placement,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<intel_rdt::Groups>,
-    /// Whether the stored config has poststop hooks.
-    #[serde(default)]
+    /// Whether the stored config has poststop hooks; where the record does not say, the config is to be asked.
+    #[serde(default = "yes")]
     pub poststop: bool,
     /// Where a command of ours saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
     /// Namespaces (CLONE_NEW*) that are the container's own: what `exec` enters.
     pub namespaces: u64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Why a container's first process is no more.
@@ -159,8 +172,26 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused() {
-        let error = Record::parse(br#"{"version": 99}"#).unwrap_err().to_string();
-        assert!(error.contains("newer hearth"), "{error}");
+    fn every_format_there_ever_was_can_be_read() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/states");
+        let states: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(states.len() >= 7, "{states:?}");
+        for state in states {
+            let text = std::fs::read(state.join("state.json")).unwrap();
+            let record = Record::parse(&text).unwrap_or_else(|error| panic!("{state:?}: {}", error.chain()));
+            assert!(record.process.is_some() && record.rootfs.is_absolute(), "{record:?}");
+            let again = Record::parse(&serde_json::to_vec(&record).unwrap()).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{record:?}"));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_newer_version_is_refused(version in VERSION + 1.., rest in "[a-z]{0,9}") {
+            let text = format!(r#"{{"later": {{"field": "{rest}"}}, "version": {version}}}"#);
+            let error = Record::parse(text.as_bytes()).unwrap_err().chain();
+            assert!(error.contains(&version.to_string()) && error.contains("newer hearth"), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
     }
 }
