@@ -19,6 +19,7 @@ cases! {
         a_claim_carries_secrets_as_files_of_the_user,
         a_claim_carries_mounts,
         a_claim_carries_limits,
+        a_claim_carries_a_network_namespace,
         a_claim_carries_a_terminal,
         a_failing_claim_is_told_and_leaves_nothing,
         a_sandbox_is_used_once,
@@ -150,6 +151,27 @@ fn a_claim_carries_limits(t: &Ctx) {
     assert_eq!(data["pids"]["limit"], 17, "{data}");
     running.signal(Signal::KILL);
     running.finish();
+}
+
+fn a_claim_carries_a_network_namespace(t: &Ctx) {
+    t.needs_tool("ip");
+    let (pool, name) = two(t);
+    let file = t.scratch().join("netns");
+    fs::write(&file, "").expect("a mount point");
+    let path = file.to_string_lossy();
+    // A namespace is kept by a mount of it.
+    let script = "ip link set lo up && ip addr add 10.9.8.7/32 dev lo";
+    t.host("unshare", &[&format!("--net={path}"), "sh", "-c", script]).ok();
+    let out = pool.sh(&["--network", &path], &name, "cat /proc/net/fib_trie");
+    assert!(out.ok().stdout.contains("10.9.8.7"), "not in the namespace");
+    pool.wait_for_parked(&name, 1);
+    assert!(
+        !pool.sh(&[], &name, "cat /proc/net/dev").ok().stdout.contains("handed:"),
+        "the next one has it, too"
+    );
+    pool.wait_for_parked(&name, 1);
+    pool.sh(&["--network", "/proc/self/ns/uts"], &name, "true").fails(125, "--network");
+    t.host("umount", &[&path]).ok();
 }
 
 fn a_claim_carries_a_terminal(t: &Ctx) {
