@@ -52,6 +52,7 @@ struct Sandbox {
     claim: Option<OwnedFd>,
     status: Option<OwnedFd>,
     ended: bool,
+    killed: bool,
     /// Nobody waits for it: its record is kept.
     detached: bool,
     /// When it is to be killed, in nanoseconds of CLOCK_MONOTONIC; and whether it was.
@@ -90,7 +91,7 @@ impl Sandboxes {
     }
 
     pub(super) fn only_leased(&self) -> bool {
-        self.all.values().all(|one| one.stage == Stage::Leased && !one.ended)
+        self.all.values().all(|one| one.stage == Stage::Leased && !(one.ended || one.killed))
     }
 
     fn insert(&mut self, number: u64, sandbox: Sandbox) {
@@ -162,6 +163,7 @@ impl Daemon {
 
     pub(super) fn kill(&mut self, number: u64) {
         let Some(one) = self.sandboxes.all.get_mut(&number) else { return };
+        one.killed = true;
         // Without its claim socket a parked init ends, too.
         one.claim = None;
         if let Some(pidfd) = &one.pidfd {
