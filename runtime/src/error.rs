@@ -5,6 +5,8 @@ use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::isolate::cgroup::SystemdFailure;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum Error {
     /// A control group is in a state that the operation cannot work with.
     #[error("control group {} {state}", path.display())]
     Cgroup { path: PathBuf, state: String },
+    /// A conversation with systemd failed.
+    #[error("systemd: {call} of {unit}")]
+    Systemd { call: &'static str, unit: String, source: SystemdFailure },
     /// A call without a path failed.
     #[error("{call}")]
     Sys { call: &'static str, source: io::Error },

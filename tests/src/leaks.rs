@@ -107,8 +107,8 @@ fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let line = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        let fields: Vec<&str> = left.split(' ').collect();
-        Some(format!("{} {} {right}", fields.first()?, fields.get(4)?))
+        let (fields, right): (Vec<&str>, Vec<&str>) = (left.split(' ').collect(), right.split(' ').collect());
+        Some(format!("{} {} {} {}", fields.first()?, fields.get(4)?, right.first()?, right.get(1)?))
     };
     text.lines().filter_map(line).collect()
 }
@@ -117,8 +117,16 @@ fn point(mount: &str) -> Option<&str> {
     mount.split(' ').nth(1)
 }
 
-/// Every process of this PID namespace but the worker itself.
+/// Whether this is, or is below, a worker with PID and mount namespaces of its own.
+pub(crate) fn is_apart() -> bool {
+    fs::read_link("/proc/1/exe").ok() == std::env::current_exe().ok()
+}
+
+/// Every process of this PID namespace but the worker itself; none where it is the host's.
 fn processes() -> Vec<i32> {
+    if !is_apart() {
+        return Vec::new();
+    }
     names(Path::new("/proc")).iter().filter_map(|name| name.parse().ok()).filter(|pid| *pid != 1).collect()
 }
 

@@ -5,6 +5,9 @@
 //! looks for leaks after it. A *case* runs one function. Workers read names on standard input and answer each with
 //! one line of JSON.
 //!
+//! Cases about systemd, where it is there to be asked, run in the host's PID namespace and see its `/run`: systemd must
+//! find the processes that it is told of. Their processes are not looked for afterwards.
+//!
 //! `HEARTH_TEST_CGROUPS=v1` or `v2` shows the workers, and so the runtime, one kind of cgroups only.
 
 use std::collections::VecDeque;
@@ -22,7 +25,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde_json::{Value, json};
 
 use crate::context::{Case, Ctx, Side, Skip};
-use crate::leaks::{Before, remove_cgroups};
+use crate::leaks::{Before, is_apart, remove_cgroups};
 use crate::runtime::Runtime;
 
 const CASE_LIMIT: Duration = Duration::from_secs(60);
@@ -113,7 +116,11 @@ fn drive(token: &str, home: &Path, queue: &Mutex<VecDeque<&str>>, counts: &Mutex
     let mut worker = None;
     loop {
         let Some(name) = queue.lock().unwrap_or_else(|e| e.into_inner()).pop_front() else { break };
-        let result = match worker.take().map_or_else(|| Worker::start(token, home), Ok) {
+        let apart = !(name.starts_with("systemd::") && Path::new("/run/systemd/system").exists());
+        if let Some(other) = worker.take_if(|worker: &mut Worker| worker.apart != apart) {
+            other.stop();
+        }
+        let result = match worker.take().map_or_else(|| Worker::start(token, home, apart), Ok) {
             Ok(mut started) => started.ask(name).inspect(|_| worker = Some(started)),
             Err(e) => Err(e),
         };
@@ -150,16 +157,20 @@ fn report(name: &str, answer: &Value, counts: &Mutex<Counts>) {
 }
 
 struct Worker {
+    /// From the host's processes.
+    apart: bool,
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
 }
 
 impl Worker {
-    fn start(token: &str, home: &Path) -> Result<Self, String> {
+    fn start(token: &str, home: &Path, apart: bool) -> Result<Self, String> {
+        const APART: &[&str] = &["--pid", "--fork", "--kill-child", "--mount-proc"];
         fs::create_dir_all(home).map_err(|e| format!("mkdir {}: {e}", home.display()))?;
         let own = std::env::current_exe().map_err(|e| format!("own path: {e}"))?;
         let mut child = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
+            .args(["--mount", "--propagation", "private"])
+            .args(if apart { APART } else { &[] })
             .arg(own)
             .args(["--worker", token])
             .arg(home)
@@ -168,7 +179,7 @@ impl Worker {
             .spawn()
             .map_err(|e| format!("unshare: {e}"))?;
         let answers = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        Ok(Self { child, answers })
+        Ok(Self { apart, child, answers })
     }
 
     fn ask(&mut self, name: &str) -> Result<Value, String> {
@@ -191,7 +202,8 @@ fn work(cases: &[Case], token: &str, home: &Path) -> Result<(), String> {
     // As on a host under systemd: what a runtime forgets to make private shows up here.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     mount_change("/", shared).map_err(|e| format!("make / shared: {e}"))?;
-    for dir in [home, Path::new("/run")] {
+    let run = Path::new("/run");
+    for dir in [home, run].into_iter().filter(|dir| *dir != run || is_apart()) {
         mount("tmpfs", dir, "tmpfs", MountFlags::empty(), c"mode=755")
             .map_err(|e| format!("tmpfs on {dir:?}: {e}"))?;
     }
@@ -249,7 +261,9 @@ fn judge(name: &str, leaking: bool, token: &str, home: &Path) -> Result<(&'stati
         Some(0) => {
             // crun keeps a cache there, whatever its --root.
             let _ = fs::remove_dir_all("/run/crun");
-            let leaks = before.leaks(token, &[dir.join("root"), tmp, PathBuf::from("/run")], reap);
+            let mut dirs = vec![dir.join("root"), tmp];
+            dirs.extend(is_apart().then(|| PathBuf::from("/run")));
+            let leaks = before.leaks(token, &dirs, reap);
             match leaks.is_empty() {
                 true if leaking => ("FAIL", "the leak check saw nothing".to_owned()),
                 true => ("ok", String::new()),
@@ -264,7 +278,9 @@ fn judge(name: &str, leaking: bool, token: &str, home: &Path) -> Result<(&'stati
     let text = if verdict == "FAIL" { format!("{text}\n{}", tail(&read(&dir.join("trace")))) } else { text };
     if verdict != "ok" || leaking {
         before.clean(token, reap);
-        empty(Path::new("/run"));
+        if is_apart() {
+            empty(Path::new("/run"));
+        }
     }
     fs::remove_dir_all(&dir).map_err(|e| format!("remove {}: {e}", dir.display()))?;
     Ok((verdict, text))

@@ -37,6 +37,8 @@ cases! {
         v2_update_changes_limits,
         v2_unified_keys_are_written,
         v2_the_pids_limit_holds;
+    newer:
+        a_cgroup_that_is_in_use_is_refused_and_left_alone;
 }
 
 fn read(dir: &Path, file: &str) -> String {
@@ -306,6 +308,15 @@ fn events_stats_gives_one_json_object(t: &Ctx) {
     assert_eq!(data["memory"]["usage"]["limit"], 67_108_864);
     assert_eq!(data["pids"]["current"], 1);
     assert!(data["cpu"]["usage"]["total"].as_u64() > Some(0), "{event}");
+}
+
+fn a_cgroup_that_is_in_use_is_refused_and_left_alone(t: &Ctx) {
+    let path = format!("/{}", t.id());
+    let c = limited(t, |c| c.set("/linux/cgroupsPath", json!(path)));
+    let out = c.sibling().launch("run", &["--detach"]).run();
+    assert!(out.code != 0 && out.stderr.contains("not empty"), "{out:?}");
+    assert_eq!(c.status(), "running", "a failed create takes its own back, nobody else's");
+    c.exec(&["true"]).ok();
 }
 
 fn kill_all_reaches_every_process(t: &Ctx) {

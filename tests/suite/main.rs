@@ -35,6 +35,7 @@ mod seccomp_agent;
 mod states;
 mod storm;
 mod sysctl;
+mod systemd;
 mod updates;
 mod upgrades;
 mod users;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         states::CASES,
         storm::CASES,
         sysctl::CASES,
+        systemd::CASES,
         updates::CASES,
         upgrades::CASES,
         users::CASES,

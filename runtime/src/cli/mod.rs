@@ -38,6 +38,8 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Global {
     pub(crate) root: Root,
+    /// Who makes new containers' groups.
+    pub(crate) systemd_cgroup: bool,
 }
 
 impl Global {
@@ -148,13 +150,15 @@ fn command_of(verbs: &[&Verb]) -> Command {
         .arg(Arg::new("log-format").long("log-format").value_parser(["text", "json"]).default_value("text"))
         .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue).help("Log more"))
         .arg(Arg::new("rootless").long("rootless").value_parser(["auto", "true", "false"]).hide(true))
-        .arg(flag("systemd-cgroup").help("Make cgroups by systemd, which is not supported yet"))
+        .arg(
+            flag("systemd-cgroup").help("Have systemd make the cgroup, at the cgroupsPath SLICE:PREFIX:NAME"),
+        )
         .arg(
             Arg::new("cgroup-manager")
                 .long("cgroup-manager")
-                .value_name("NAME")
+                .value_parser(["cgroupfs", "systemd"])
                 .default_value("cgroupfs")
-                .help("What makes cgroups: crun's name for the same, of which cgroupfs is supported"),
+                .help("crun's name for the same"),
         )
         .arg(path("criu").hide(true));
     for verb in verbs {
@@ -166,10 +170,8 @@ fn command_of(verbs: &[&Verb]) -> Command {
 fn dispatch(matches: &ArgMatches) -> u8 {
     let Some((name, args)) = matches.subcommand() else { return 1 };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return 1 };
-    let result = check_preserved(args).and_then(|()| global(matches)).and_then(|global| {
-        check_manager(name, matches)?;
-        (verb.run)(&global, args)
-    });
+    let result =
+        check_preserved(args).and_then(|()| global(matches)).and_then(|global| (verb.run)(&global, args));
     result.unwrap_or_else(|error| {
         let line = error.chain();
         if log::has_file() {
@@ -185,21 +187,8 @@ fn global(matches: &ArgMatches) -> Result<Global> {
     let format = if json { log::Format::Json } else { log::Format::Text };
     log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
     let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
-    Ok(Global { root: Root::new(&root)? })
-}
-
-/// Who asks for another manager must not get this one in silence. The other verbs take what there is: engines give
-/// them the same flags, and clean up after a refused `create`.
-fn check_manager(verb: &str, matches: &ArgMatches) -> Result<()> {
-    let manager = matches.get_one::<String>("cgroup-manager").map_or("cgroupfs", String::as_str);
-    let (flag, asked) = match matches.get_flag("systemd-cgroup") {
-        true => ("--systemd-cgroup", "systemd"),
-        false => ("--cgroup-manager", manager),
-    };
-    if asked == "cgroupfs" || !matches!(verb, "create" | "run") {
-        return Ok(());
-    }
-    Err(Error::invalid(flag, asked, "cgroupfs, the one cgroup manager that is supported"))
+    let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
+    Ok(Global { root: Root::new(&root)?, systemd_cgroup: manager || matches.get_flag("systemd-cgroup") })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.

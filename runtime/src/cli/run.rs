@@ -37,7 +37,7 @@ pub(super) fn create_args() -> [Arg; 8] {
     ]
 }
 
-pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
+pub(super) fn options(global: &Global, args: &ArgMatches, runs: bool) -> Options {
     Options {
         id: id(args).to_owned(),
         bundle: path(args, "bundle").unwrap_or_else(|| PathBuf::from(".")),
@@ -47,6 +47,7 @@ pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
         init: args.get_flag("init"),
         no_pivot: args.get_flag("no-pivot"),
         no_new_keyring: args.get_flag("no-new-keyring"),
+        systemd_cgroup: global.systemd_cgroup,
         runs,
         detach: runs && args.get_flag("detach"),
         parks: false,
@@ -55,7 +56,7 @@ pub(super) fn options(args: &ArgMatches, runs: bool) -> Options {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    let (options, keep) = (options(args, true), args.get_flag("keep"));
+    let (options, keep) = (options(global, args, true), args.get_flag("keep"));
     match launch::run(&global.root, &options, keep, pool(args))? {
         Some(status) => Ok(status),
         None => run::run(&global.root, &options, keep),

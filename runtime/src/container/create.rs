@@ -34,6 +34,8 @@ pub struct Options {
     pub init: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// The container's group is made by systemd.
+    pub systemd_cgroup: bool,
     /// `run` starts the container itself: there is no start socket.
     pub runs: bool,
     /// The command does not wait for the container's end.
@@ -166,7 +168,7 @@ impl Made {
             timeline: options.timeline,
         };
         let mut order = Order { create, listener, sources };
-        let spawned = begin(&plan.host, &leaf, made_ahead, record, &mut order, &mut self.spawned);
+        let spawned = begin(&plan.host, &mut leaf, made_ahead, record, &mut order, &mut self.spawned);
         plan.init = order.create.plan;
         let spawned = spawned?;
         timeline.mark("set off");
@@ -214,13 +216,14 @@ impl Made {
 /// Makes init, and has it begin.
 fn begin<'a>(
     host: &plan::Host,
-    leaf: &cgroup::Leaf,
+    leaf: &mut cgroup::Leaf,
     made_ahead: u64,
-    record: &Record,
+    record: &mut Record,
     order: &mut Order,
     place: &'a mut Option<Spawned>,
 ) -> Result<&'a mut Spawned> {
     let spawned = place.insert(spawn::container(host, leaf, made_ahead, order)?);
+    record.cgroups.enclose(number(spawned), host.resources.as_ref(), leaf)?;
     if let (Some(groups), Some(rdt)) = (&record.intel_rdt, &host.intel_rdt) {
         groups.create(rdt, number(spawned))?;
     }
@@ -246,6 +249,9 @@ fn number(spawned: &Spawned) -> i32 {
 
 fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let path = plan.host.cgroups_path.as_deref();
+    if options.systemd_cgroup {
+        return Placement::by_systemd(&Host::detect()?, path, &options.id, &plan.init.annotations);
+    }
     let lazy = options.runs && !options.detach && path.is_none();
     let joins = if lazy { Joins::Limited } else { Joins::All };
     let resources = plan.host.resources.as_ref();

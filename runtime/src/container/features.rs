@@ -9,7 +9,8 @@ use crate::bundle::mount_options;
 use crate::isolate::seccomp::support;
 
 /// What the spec has a field for and the code may lack. A test of the suite belongs to each that is `true`.
-const SYSTEMD_CGROUPS: bool = false;
+const SYSTEMD_CGROUPS: bool = true;
+const SYSTEMD_USER_CGROUPS: bool = false;
 pub(crate) const APPARMOR: bool = true;
 pub(crate) const SELINUX: bool = true;
 const INTEL_RDT: bool = true;
@@ -149,7 +150,7 @@ pub fn features() -> Features {
                 v1: true,
                 v2: true,
                 systemd: SYSTEMD_CGROUPS,
-                systemd_user: SYSTEMD_CGROUPS,
+                systemd_user: SYSTEMD_USER_CGROUPS,
                 rdma: true,
             },
             seccomp,
@@ -164,7 +165,7 @@ pub fn features() -> Features {
             ("io.hearth.version", env!("CARGO_PKG_VERSION")),
             ("io.hearth.checkpoint.enabled", if CHECKPOINT { "true" } else { "false" }),
         ]),
-        potentially_unsafe_config_annotations: &[],
+        potentially_unsafe_config_annotations: &["org.systemd.property."],
     }
 }
 

@@ -164,7 +164,8 @@ pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Resu
         let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
         if pool == Pool::Only { Err(Error::Refused { what: "--pool only".into(), source }) } else { Ok(None) }
     };
-    let own = asked.detach || keep || asked.init || asked.no_pivot || asked.no_new_keyring;
+    let own =
+        asked.detach || keep || asked.init || asked.no_pivot || asked.no_new_keyring || asked.systemd_cgroup;
     if pool == Pool::Never {
         return Ok(None);
     }

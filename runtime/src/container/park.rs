@@ -87,6 +87,7 @@ pub(super) fn options(id: &str, timeline: bool) -> Options {
         init: false,
         no_pivot: false,
         no_new_keyring: false,
+        systemd_cgroup: false,
         runs: false,
         detach: false,
         parks: true,

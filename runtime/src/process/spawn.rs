@@ -111,7 +111,7 @@ pub fn container(host: &Host, leaf: &Leaf, made_ahead: u64, order: &Order) -> Re
     let flags = host.new_namespaces & !unshared & !made_ahead;
     let new_time = host.new_namespaces & libc::CLONE_NEWTIME as u64 != 0;
     let is_direct = joined.is_empty() && !new_time;
-    let own = if is_direct && order.is_unseen(host) { take_clone() } else { None };
+    let own = if is_direct && !leaf.is_late && order.is_unseen(host) { take_clone() } else { None };
     let forks = own.is_some();
     let launch = Launch::new(leaf, own, order.create.plan.process.preserve_fds)?;
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;

@@ -23,6 +23,12 @@ pub(super) struct Work<'a> {
     pub(super) notes: Vec<String>,
 }
 
+impl Work<'_> {
+    pub(super) fn settings(&self) -> impl Iterator<Item = &Setting> {
+        self.settings.iter().flat_map(|settings| &settings.values)
+    }
+}
+
 impl Placement {
     /// Translates the limits and finds the group for each of them.
     pub(super) fn work(&self, resources: Option<&LinuxResources>, current: &Current) -> Result<Work<'_>> {

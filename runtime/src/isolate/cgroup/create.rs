@@ -28,6 +28,8 @@ pub struct Leaf {
     pub tasks: Vec<OwnedFd>,
     /// What was asked for and could not be had, where that is no failure: to be logged as warnings.
     pub notes: Vec<String>,
+    /// The group is made when there is a process to put into it, which must not begin before.
+    pub is_late: bool,
     /// Whether the v2 group was there before.
     tracker: Made,
 }
@@ -36,10 +38,16 @@ impl Placement {
     /// Makes the groups with their limits, and opens them; [`Self::restrict_ahead`] is to follow before init is made
     /// in them, [`Self::restrict_meanwhile`] before anything of the container's own runs. A rootless caller whose config names
     /// neither place nor limits, and who may not make groups, goes without: the placement then is empty, and is to
-    /// be stored so.
+    /// be stored so. A scope of systemd's cannot be made yet: [`Self::enclose`] does it.
     pub fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Leaf> {
         let is_optional = !self.given && resources.is_none_or(|r| limits::needed(r).is_empty());
         let work = self.work(resources, &Current::default())?;
+        if self.scope().is_some() {
+            return Ok(Leaf { notes: work.notes, is_late: true, ..Leaf::default() });
+        }
+        if let Some(slice) = &self.unit {
+            slice.start(work.settings(), None)?;
+        }
         let mut made = Vec::new();
         let result = self.build(work, &mut made);
         let Err(error) = result else { return result };
@@ -54,6 +62,11 @@ impl Placement {
                 let notes = vec![format!("container without control groups: {}", with_causes(&error))];
                 *self = Self::none();
                 Ok(Leaf { notes, ..Leaf::default() })
+            }
+            // What is another container's must not go with what is taken back of this one.
+            Error::Cgroup { .. } => {
+                *self = Self::none();
+                Err(error)
             }
             _ => Err(error),
         }
@@ -93,7 +106,7 @@ impl Placement {
 
     /// Puts device rules in force that come one by one, as on v1: while init makes nodes, they may not.
     pub fn restrict_ahead(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
-        if leaf.v2.is_some() { Ok(()) } else { self.restrict(leaf, devices) }
+        if leaf.v2.is_some() || leaf.is_late { Ok(()) } else { self.restrict(leaf, devices) }
     }
 
     /// Puts device rules in force that come at one stroke, as on v2: init may be at work meanwhile, for it makes
@@ -108,7 +121,7 @@ impl Placement {
     }
 
     /// As runc: a group that is there already may be used, but not one that something runs in.
-    fn check_unused(&self, dir: &Path) -> Result<()> {
+    pub(super) fn check_unused(&self, dir: &Path) -> Result<()> {
         let state = match self.processes()?.len() {
             0 if !self.is_frozen()? => return Ok(()),
             0 => "is there already and frozen".to_owned(),
@@ -119,7 +132,7 @@ impl Placement {
 }
 
 impl Leaf {
-    fn add(&mut self, group: &Group, dir: &Path) -> Result<()> {
+    pub(super) fn add(&mut self, group: &Group, dir: &Path) -> Result<()> {
         if group.controllers.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(Error::path("open", dir))?;

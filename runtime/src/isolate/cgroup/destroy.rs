@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::placement::{Group, Placement};
+use super::systemd::Unit;
 use super::{processes, tree};
 use crate::{Error, Result};
 
@@ -26,7 +27,7 @@ impl Placement {
             }
             result = result.and(removed);
         }
-        result
+        result.and(self.unit.as_ref().map_or(Ok(()), Unit::stop))
     }
 
     fn remove(&self, group: &Group, end: Instant) -> Result<()> {

@@ -18,9 +18,8 @@
 //! The crate cgroups-rs is not used: it brings an async D-Bus library along, moves processes by pid, has no device
 //! program and no order of writes, and unwraps what it parses.
 //!
-//! The systemd driver, when it comes, is a second way to a `Placement` (from the unit's ControlGroup property) and a
-//! second way to make its groups; limits, devices and all verbs stay as they are. Not here either: RDT, and the
-//! cgroup namespace and mount of a container.
+//! The systemd driver is a second way to a `Placement` and a second way to make its group; limits, devices and all
+//! verbs stay as they are. Not here: RDT, and the cgroup namespace and mount of a container.
 
 mod apply;
 mod create;
@@ -35,6 +34,7 @@ mod placement;
 mod processes;
 mod restrict;
 mod stats;
+mod systemd;
 mod tree;
 mod update;
 
@@ -47,3 +47,4 @@ pub use host::{Host, Mode};
 pub use oom::{OomNews, OomWatch};
 pub use placement::{Joins, Placement};
 pub use stats::Stats;
+pub use systemd::Failure as SystemdFailure;

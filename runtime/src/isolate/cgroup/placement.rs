@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::files;
 use super::host::{Hierarchy, Host, Mode, Own};
 use super::limits::{self, Controller};
+use super::systemd::Unit;
 use crate::isolate::cgroup_view::{Hierarchy as Shown, View};
 use crate::{Error, Result};
 
@@ -70,7 +71,7 @@ impl Group {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
     #[serde(deserialize_with = "known_version")]
     version: u32,
@@ -82,6 +83,9 @@ pub struct Placement {
     /// There is v1 beside v2, which `v1` does not list: the container needed nothing of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) has_unlisted_v1: bool,
+    /// The unit of systemd's that has the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<Unit>,
 }
 
 fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -112,6 +116,7 @@ impl Placement {
             v2: None,
             v1: Vec::new(),
             has_unlisted_v1: false,
+            unit: None,
         }
     }
 
@@ -159,6 +164,7 @@ impl Placement {
             v2: host.v2.as_ref().map(|hierarchy| group(hierarchy, true)),
             v1: host.v1.iter().map(|hierarchy| group(hierarchy, is_joined(hierarchy))).collect(),
             has_unlisted_v1: host.has_unlisted_v1,
+            unit: None,
         })
     }
 
@@ -234,16 +240,21 @@ impl Placement {
     /// groups of its own may hold no process in its outermost one.
     pub fn place_of(&self, pid: i32) -> Result<Option<String>> {
         let Some(group) = &self.v2 else { return Ok(None) };
-        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let text = files::read(&path).map_err(Error::path("read", path))?;
-        let place = text.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new);
-        let below = place.and_then(|place| place.strip_prefix(&group.path).ok()).and_then(Path::to_str);
+        let place = v2_place(pid)?;
+        let below = place.strip_prefix(&group.path).ok().and_then(Path::to_str);
         Ok(below.filter(|below| !below.is_empty()).map(str::to_owned))
     }
 
     pub fn is_none(&self) -> bool {
         self.tracker().is_none()
     }
+}
+
+/// The v2 group of a process, below the root.
+pub(super) fn v2_place(pid: i32) -> Result<PathBuf> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let text = files::read(&path).map_err(Error::path("read", path))?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().into())
 }
 
 /// Whether the path is absolute, and its names as a relative path.

@@ -333,8 +333,11 @@ fn a_group_in_use_or_frozen_is_refused_and_stays_as_it_is() {
     let mut again = fixture.placement.clone();
     again.create(None).unwrap();
     let mut child = fixture.spawn("sleep 30");
-    let error = again.create(None).unwrap_err().to_string();
+    let mut refused = again.clone();
+    let error = refused.create(None).unwrap_err().to_string();
     assert!(error.contains("is not empty: ") && error.contains("process(es) found"), "{error}");
+    // What is taken back of the container that was refused is not the other one's.
+    refused.destroy().unwrap();
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
     child.wait().unwrap();

@@ -38,6 +38,9 @@ impl Placement {
         for group in wanted.v1.iter().filter(is_new) {
             enter(&old, group)?;
         }
+        if let Some(unit) = &wanted.unit {
+            unit.update(work.settings())?;
+        }
         wanted.carry_out(&work)?;
         Ok(work.notes)
     }
