@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -21,7 +22,14 @@ pub struct Pool<'t> {
 impl<'t> Pool<'t> {
     /// The daemon beside the runtime under test.
     pub fn start(context: &'t Ctx) -> Self {
+        Self::with(context, "")
+    }
+
+    /// The same, with settings.
+    pub fn with(context: &'t Ctx, settings: &str) -> Self {
         let (root, state) = (context.scratch(), context.scratch());
+        let file = state.join("hearthd.toml");
+        std::fs::write(&file, settings).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let daemon = start(context, &root, &state);
         let pool = Self { context, root, state, daemon };
         pool.wait_for_daemon();
@@ -67,9 +75,13 @@ impl<'t> Pool<'t> {
     }
 
     pub fn wait_for_parked(&self, name: &str, count: i64) {
-        eventually(&format!("{count} parked sandboxes of {name}"), || {
-            (self.inspect(name)["parked"].as_i64() >= Some(count)).then_some(())
-        });
+        // A machine that is busy elsewhere makes them slowly.
+        let started = Instant::now();
+        while self.inspect(name)["parked"].as_i64() < Some(count) {
+            let state = self.inspect(name);
+            assert!(started.elapsed() < Duration::from_secs(20), "waited 20 s for {count} parked: {state}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// `launch FLAGS NAME -- ARGS`, by the pool only.
@@ -129,6 +141,7 @@ fn start(context: &Ctx, root: &Path, state: &Path) -> Child {
     let log = std::fs::File::create(&log).unwrap_or_else(|e| panic!("create {}: {e}", log.display()));
     let mut command = Command::new(&program);
     command.arg("--root").arg(root).arg("--state").arg(state);
+    command.arg("--config").arg(state.join("hearthd.toml"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.display()))
 }

@@ -1,6 +1,8 @@
 //! The warm pool: launches from parked sandboxes, what a claim may carry, and who may die when.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use hearth_tests::context::eventually;
@@ -19,6 +21,7 @@ cases! {
         a_claim_carries_secrets_as_files_of_the_user,
         a_claim_carries_mounts,
         a_claim_carries_limits,
+        a_claim_carries_a_network_namespace,
         a_claim_carries_a_terminal,
         a_failing_claim_is_told_and_leaves_nothing,
         a_sandbox_is_used_once,
@@ -32,6 +35,7 @@ cases! {
         a_drained_pool_is_empty_and_a_deleted_one_is_gone,
         declared_pools_survive_the_daemon,
         a_killed_daemon_leaves_no_parked_sandbox,
+        gc_takes_away_what_a_killed_daemon_has_left,
         a_launch_outlives_the_daemon_and_its_status_is_told,
         a_killed_forker_is_replaced_and_no_status_is_lost,
         a_killed_parked_init_is_replaced,
@@ -41,6 +45,9 @@ cases! {
         a_run_may_take_a_parked_sandbox,
         a_run_by_the_pool_hands_down_what_it_has_itself,
         a_run_that_the_pool_cannot_serve_is_an_ordinary_one,
+        settings_come_from_a_file,
+        a_wrong_setting_is_one_line,
+        metrics_health_and_readiness_are_served,
         unfit_bundles_are_told_by_the_field;
 }
 
@@ -150,6 +157,27 @@ fn a_claim_carries_limits(t: &Ctx) {
     assert_eq!(data["pids"]["limit"], 17, "{data}");
     running.signal(Signal::KILL);
     running.finish();
+}
+
+fn a_claim_carries_a_network_namespace(t: &Ctx) {
+    t.needs_tool("ip");
+    let (pool, name) = two(t);
+    let file = t.scratch().join("netns");
+    fs::write(&file, "").expect("a mount point");
+    let path = file.to_string_lossy();
+    // A namespace is kept by a mount of it.
+    let script = "ip link set lo up && ip addr add 10.9.8.7/32 dev lo";
+    t.host("unshare", &[&format!("--net={path}"), "sh", "-c", script]).ok();
+    let out = pool.sh(&["--network", &path], &name, "cat /proc/net/fib_trie");
+    assert!(out.ok().stdout.contains("10.9.8.7"), "not in the namespace");
+    pool.wait_for_parked(&name, 1);
+    assert!(
+        !pool.sh(&[], &name, "cat /proc/net/dev").ok().stdout.contains("handed:"),
+        "the next one has it, too"
+    );
+    pool.wait_for_parked(&name, 1);
+    pool.sh(&["--network", "/proc/self/ns/uts"], &name, "true").fails(125, "--network");
+    t.host("umount", &["--no-mtab", &path]).ok();
 }
 
 fn a_claim_carries_a_terminal(t: &Ctx) {
@@ -290,6 +318,18 @@ fn a_killed_daemon_leaves_no_parked_sandbox(t: &Ctx) {
     });
     pool.restart();
     pool.wait_for_parked(&name, 2);
+}
+
+fn gc_takes_away_what_a_killed_daemon_has_left(t: &Ctx) {
+    let (mut pool, _) = two(t);
+    let dir = pool.root.join(".pool/parked");
+    let parked = || fs::read_dir(&dir).expect("the daemon's directory").count();
+    // Not while it lives.
+    pool.command(&["gc", "--store", &t.scratch().to_string_lossy()]).run().ok();
+    assert_eq!(parked(), 2);
+    pool.kill();
+    pool.command(&["gc", "--store", &t.scratch().to_string_lossy()]).run().ok();
+    assert_eq!(parked(), 0);
 }
 
 fn a_launch_outlives_the_daemon_and_its_status_is_told(t: &Ctx) {
@@ -434,6 +474,63 @@ fn a_run_that_the_pool_cannot_serve_is_an_ordinary_one(t: &Ctx) {
     run_of(&pool, "only", &["--no-pivot"], &bundle, &t.id()).refused("flag");
     assert_eq!(run_of(&pool, "auto", &["--no-new-keyring"], &bundle, &t.id()).ok().text(), "ran");
     assert_eq!(pool.inspect(&name)["hits"], 0);
+}
+
+fn settings_come_from_a_file(t: &Ctx) {
+    let bundle = t.bundle(|c| c.args(&["echo", "declared"]));
+    let name = t.id();
+    let settings = format!(
+        "[limits]\nforks = 1\n[[pool]]\nname = \"{name}\"\nbundle = \"{}\"\nmin = 1\n",
+        bundle.display()
+    );
+    let mut pool = Pool::with(t, &settings);
+    pool.wait_for_parked(&name, 1);
+    assert_eq!(pool.launch(&[], &name, &[]).run().ok().text(), "declared");
+    // It is kept by the file alone.
+    pool.kill();
+    pool.restart();
+    pool.wait_for_parked(&name, 1);
+}
+
+fn a_wrong_setting_is_one_line(t: &Ctx) {
+    let daemon = t.runtime.path.with_file_name("hearthd");
+    let dir = t.scratch();
+    let file = dir.join("settings");
+    for (text, named) in [
+        ("forks = 1", "forks"),
+        ("[limits]\nforks = 0", "limits.forks"),
+        ("[memory]\nbudget = \"much\"", "much"),
+        ("[[pool]]\nname = \"x\"", "bundle"),
+        ("group = \"users\"", "group"),
+        ("[", "settings"),
+    ] {
+        fs::write(&file, text).expect("settings");
+        let (config, root) = (file.to_string_lossy(), dir.join("root"));
+        let root = root.to_string_lossy();
+        let args = ["--config", &config, "--root", &root];
+        t.host(&daemon.to_string_lossy(), &args).refused(named);
+    }
+    assert!(!dir.join("root").exists(), "something is left");
+}
+
+fn metrics_health_and_readiness_are_served(t: &Ctx) {
+    let socket = t.scratch().join("metrics");
+    let pool = Pool::with(t, &format!("metrics = \"{}\"", socket.display()));
+    let bundle = t.bundle(|c| c.args(&["true"]));
+    let name = pool.declare(&bundle, 1);
+    pool.launch(&[], &name, &[]).run().ok();
+    let get = |path: &str| {
+        let mut stream = UnixStream::connect(&socket).expect("hearthd listens");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let metrics = get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("hearth_granted_total 1"), "{metrics}");
+    assert!(metrics.contains("hearth_launch_seconds_bucket{") && metrics.contains(&name), "{metrics}");
+    assert!(get("/healthz").ends_with("ok\n") && get("/readyz").ends_with("ready\n"));
+    assert!(get("/").starts_with("HTTP/1.1 404"));
 }
 
 fn unfit_bundles_are_told_by_the_field(t: &Ctx) {

@@ -30,6 +30,7 @@ pub(super) fn define(command: Command) -> Command {
         .arg(text("timeout", "DURATION").help("Kill it after that, as 500ms, 30s or 5m: status 124"))
         .arg(flag("stdin").short('i').help("Pass the caller's standard input on"))
         .arg(flag("tty").short('t').help("Allocate a terminal"))
+        .arg(text("network", "PATH").help("A network namespace, in place of the sandbox's own"))
         .arg(text("hostname", "NAME"))
         .arg(text("user", "UID[:GID]").short('u'))
         .arg(text("cwd", "DIR").help("Working directory in the container"))
@@ -72,6 +73,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         terminal: if args.get_flag("tty") { Terminal::Own(Window::default()) } else { Terminal::Streams },
         mounts,
         secrets: secret_names,
+        network: text("network").is_some(),
         ..Claim::default()
     };
     let options = Options {
@@ -80,6 +82,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         claim,
         sources,
         secrets,
+        network: text("network").map(PathBuf::from),
         limits: limits(text)?,
         pool: pool(args),
         timeout: text("timeout").as_deref().map(duration).transpose()?,

@@ -1,12 +1,16 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgGroup, ArgMatches, Command, value_parser};
+use hearth_rootfs::TerminalLine;
 
 use super::{Global, flag, path, path_arg, print, print_json, table};
 use crate::bundle::process::text;
 use crate::pool::client::Client;
 use crate::pool::protocol::{PoolState, Reply, Request};
 use crate::{Error, Result};
+
+/// Of pools that were made of an image.
+const BUNDLES: &str = "/var/lib/hearth/bundles";
 
 pub(super) fn define(command: Command) -> Command {
     let name = || Arg::new("name").value_name("NAME").required(true);
@@ -25,7 +29,13 @@ pub(super) fn define(command: Command) -> Command {
         .subcommand(
             Command::new("create")
                 .about("Declare a pool")
-                .arg(path_arg("bundle").short('b').required(true).help("Directory of config.json"))
+                .arg(path_arg("bundle").short('b').help("Directory of config.json"))
+                .arg(
+                    Arg::new("image").long("image").value_name("SOURCE").conflicts_with("bundle").help(
+                        "An image instead, as for `unpack`; its bundle is /var/lib/hearth/bundles/NAME",
+                    ),
+                )
+                .group(ArgGroup::new("from").args(["bundle", "image"]).required(true))
                 .args(sizes())
                 .arg(name()),
         )
@@ -57,7 +67,10 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     match verb {
         "create" => {
             crate::bundle::validate::id(&name())?;
-            let bundle = path(args, "bundle").unwrap_or_default();
+            let bundle = match args.get_one::<String>("image") {
+                Some(image) => unpacked(image, &name())?,
+                None => path(args, "bundle").unwrap_or_default(),
+            };
             let bundle = std::path::absolute(&bundle).map_err(Error::path("resolve", &bundle))?;
             let bundle = text(&bundle, "--bundle")?;
             ask(Request::CreatePool { name: name(), bundle, min: number("min"), max: number("max") })?;
@@ -80,6 +93,15 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         _ => print(&table(&rows(&pools()?)))?,
     }
     Ok(0)
+}
+
+/// Unpacking the same image to the same place again only mounts it again.
+fn unpacked(image: &str, name: &str) -> Result<PathBuf> {
+    let bundle = Path::new(BUNDLES).join(name);
+    std::fs::create_dir_all(BUNDLES).map_err(Error::path("mkdir", BUNDLES))?;
+    let mut progress = TerminalLine::on_stderr();
+    hearth_rootfs::unpack(&image.parse()?, &bundle, &hearth_rootfs::Options::default(), &mut *progress)?;
+    Ok(bundle)
 }
 
 fn rows(pools: &[PoolState]) -> Vec<Vec<String>> {

@@ -1,8 +1,10 @@
 //! `delete`: nothing of a container is left afterwards.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{Container, Status};
@@ -10,6 +12,7 @@ use crate::bundle::load;
 use crate::bundle::plan;
 use crate::isolate::hooks;
 use crate::isolate::intel_rdt::Groups;
+use crate::pool::client::{LOCK, OWN, PARKED};
 use crate::store::Root;
 use crate::{Error, Result};
 
@@ -53,6 +56,24 @@ pub fn clean(root: &Root) -> Result<usize> {
         }
     }
     Ok(cleaned)
+}
+
+/// Takes away what a daemon that died has left parked, where no other one lives.
+pub fn clean_parked(root: &Root) -> Result<usize> {
+    let own = root.path().join(OWN);
+    let Ok(lock) = File::open(own.join(LOCK)) else { return Ok(0) };
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(0);
+    }
+    let parked = Root::new(&own.join(PARKED))?;
+    let ids = parked.list()?;
+    for id in &ids {
+        match Container::open(&parked, id) {
+            Err(Error::NoContainer { .. }) => {}
+            container => container.and_then(|container| destroy(&container))?,
+        }
+    }
+    Ok(ids.len() + parked.remove_drafts()?)
 }
 
 fn kill(container: &Container) -> Result<()> {

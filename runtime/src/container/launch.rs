@@ -40,6 +40,8 @@ pub struct Options {
     pub sources: Vec<(PathBuf, bool)>,
     /// Host paths of the claim's secrets.
     pub secrets: Vec<PathBuf>,
+    /// Path of a network namespace.
+    pub network: Option<PathBuf>,
     pub limits: Limits,
     pub pool: Pool,
     pub timeout: Option<Duration>,
@@ -182,6 +184,7 @@ pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Resu
         },
         sources: Vec::new(),
         secrets: Vec::new(),
+        network: None,
         limits: Limits::default(),
         pool,
         timeout: None,
@@ -287,6 +290,7 @@ struct Opened {
     log: Option<OwnedFd>,
     mounts: Vec<OwnedFd>,
     secrets: Vec<OwnedFd>,
+    network: Option<OwnedFd>,
 }
 
 impl Opened {
@@ -302,6 +306,7 @@ impl Opened {
                 .map(|(path, recursive)| mount(path, *recursive))
                 .collect::<Result<_>>()?,
             secrets: options.secrets.iter().map(|path| secret(path)).collect::<Result<_>>()?,
+            network: options.network.as_deref().map(network).transpose()?,
         })
     }
 
@@ -313,7 +318,7 @@ impl Opened {
             let output = |number| self.log.as_ref().map_or_else(|| standard(number), AsFd::as_fd);
             fds.extend([input, output(1), output(2)]);
         }
-        fds.extend(self.mounts.iter().chain(&self.secrets).map(AsFd::as_fd));
+        fds.extend(self.mounts.iter().chain(&self.secrets).chain(&self.network).map(AsFd::as_fd));
         fds
     }
 }
@@ -326,6 +331,12 @@ fn create_log(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let log = rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::from_raw_mode(0o600));
     log.map_err(Error::path("create", path))
+}
+
+/// Whether it is one, the kernel tells init.
+fn network(path: &Path) -> Result<OwnedFd> {
+    let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    namespace.map_err(Error::path("open --network", path))
 }
 
 fn mount(path: &Path, recursive: bool) -> Result<OwnedFd> {

@@ -26,6 +26,8 @@ pub struct Claim {
     pub mounts: Vec<Mount>,
     /// Each has a file among the descriptors, whose contents become `/run/secrets/NAME`.
     pub secrets: Vec<String>,
+    /// A network namespace of the caller's among the descriptors, in place of the sandbox's own.
+    pub network: bool,
     /// What a process of the caller's own would have got from it.
     pub inherited: Option<Inherited>,
     /// Signals that the launching process ignores, a bit each.
@@ -65,10 +67,10 @@ const MANY: usize = 64;
 pub const SECRET_LIMIT: u64 = 1 << 20;
 
 impl Claim {
-    /// Descriptors that come with it: the report socket, the streams, the mounts, the secrets.
+    /// Descriptors that come with it: the report socket, the streams, the mounts, the secrets, the network namespace.
     pub fn descriptors(&self) -> usize {
         let streams = if self.has_streams() { 3 } else { 0 };
-        1 + streams + self.mounts.len() + self.secrets.len()
+        1 + streams + self.mounts.len() + self.secrets.len() + usize::from(self.network)
     }
 
     pub fn has_streams(&self) -> bool {

@@ -12,6 +12,11 @@ use crate::{Error, Result};
 
 /// In the directory of all containers.
 pub const SOCKET: &str = "hearthd.sock";
+/// The daemon's own directory there: no container has such a name. In it are parked sandboxes, and the lock of the
+/// daemon that lives.
+pub const OWN: &str = ".pool";
+pub const PARKED: &str = "parked";
+pub const LOCK: &str = "hearthd.lock";
 /// Declared pools, a file each.
 pub const POOLS: &str = "/var/lib/hearth/pools";
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, Command, value_parser};
-use hearth_shim::pool::policy::Config;
+use hearth_shim::pool::config::Settings;
 use hearth_shim::pool::{daemon, forker, reaper};
 
 fn main() -> ExitCode {
@@ -31,15 +31,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Vec<OsString>) -> io::Result<ExitCode> {
-    let path = |name: &'static str, default: &'static str| {
-        let value = value_parser!(PathBuf);
-        Arg::new(name).long(name).value_name("DIR").default_value(default).value_parser(value)
+    let path = |name: &'static str| {
+        Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf))
     };
     let command = Command::new("hearthd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps sandboxes parked for `hearth launch`")
-        .arg(path("root", "/run/hearth").help("Directory of the containers' state, and of the socket"))
-        .arg(path("state", "/var/lib/hearth").help("Directory of what outlives a reboot: declared pools"));
+        .arg(path("config").help("Settings in TOML; hearthd.toml in the sources shows all of them"))
+        .arg(
+            path("root").help("Directory of the containers' state, and of the socket [default: /run/hearth]"),
+        )
+        .arg(
+            path("state")
+                .help("Directory of what outlives a reboot: declared pools [default: /var/lib/hearth]"),
+        );
     let matches = match command.try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
@@ -47,8 +52,18 @@ fn run(args: Vec<OsString>) -> io::Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(error.use_stderr())));
         }
     };
-    let dir = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
-    let root = std::path::absolute(dir("root"))?;
-    daemon::main(&root, Config::default(), &dir("state").join("pools"))?;
+    let dir = |name: &str| matches.get_one::<PathBuf>(name);
+    let settings = dir("config").map_or_else(|| Ok(Settings::default()), |path| Settings::load(path));
+    let mut settings = settings.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        io::Error::other(format!("{error}{cause}"))
+    })?;
+    if let Some(root) = dir("root") {
+        settings.root = std::path::absolute(root)?;
+    }
+    if let Some(state) = dir("state") {
+        settings.pools = std::path::absolute(state)?.join("pools");
+    }
+    daemon::main(&settings)?;
     Ok(ExitCode::SUCCESS)
 }

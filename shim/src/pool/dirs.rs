@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use hearth::pool::client::{LOCK, OWN, PARKED};
+
 #[derive(Debug, Clone)]
 pub(super) struct Dirs {
     root: PathBuf,
@@ -22,12 +24,12 @@ impl Dirs {
     }
 
     pub(super) fn own(&self) -> PathBuf {
-        self.root.join(".pool")
+        self.root.join(OWN)
     }
 
     /// Parked sandboxes: containers that have no name of their own yet.
     pub(super) fn parked(&self) -> PathBuf {
-        self.own().join("parked")
+        self.own().join(PARKED)
     }
 
     /// A mark for each launch under way, by its container's id.
@@ -46,7 +48,7 @@ impl Dirs {
 
     /// Held by the daemon that lives.
     pub(super) fn lock(&self) -> PathBuf {
-        self.own().join("hearthd.lock")
+        self.own().join(LOCK)
     }
 
     pub(super) fn make(&self) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sched::{CloneFlags, setns};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fstat, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -50,7 +51,11 @@ pub(super) fn take(
     let Some(tree) = tree else { return Ok((pid, None)) };
     let mounted: Vec<OwnedFd> = fds.by_ref().take(claim.mounts.len()).collect();
     step("claim: mounts", mount_all(&claim, tree, &mounted))?;
-    step("claim: secrets", secrets(plan, &claim, tree, fds.collect()))?;
+    let files = fds.by_ref().take(claim.secrets.len()).collect();
+    step("claim: secrets", secrets(plan, &claim, tree, files))?;
+    if claim.network {
+        step("claim: network", network(fds.next()))?;
+    }
     if let Some(inherited) = &claim.inherited {
         step("claim: inherited", inherit(inherited, &plan.process))?;
     }
@@ -164,6 +169,13 @@ fn write_secret(plan: &Init, directory: &OwnedFd, name: &str, mut source: File) 
 fn own(plan: &Init, fd: &OwnedFd) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(plan.process.uid), Gid::from_raw(plan.process.gid));
     chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
+/// The sandbox's own goes with its last process, which is this one.
+fn network(namespace: Option<OwnedFd>) -> Result<()> {
+    let namespace = namespace.ok_or(Error::InitGone)?;
+    setns(&namespace, CloneFlags::CLONE_NEWNET)
+        .map_err(Error::sys("enter the network namespace of --network"))
 }
 
 /// What the bundle sets comes later, and counts.

@@ -8,17 +8,17 @@ mod clients;
 mod housekeeping;
 mod pools;
 mod sandboxes;
+mod scrape;
 mod teardown;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hearth::container::run::Signals;
-use hearth::observe::now;
-use hearth::pool::client::SOCKET;
+use hearth::observe::{log, now};
 use hearth::pool::protocol;
 use hearth::process::channel;
 use hearth::store::Root;
@@ -26,24 +26,30 @@ use rustix::event::{Timespec, epoll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
+use super::config::{LogLevel, Settings};
 use super::dirs::Dirs;
 use super::forker::PATIENCE;
+use super::metrics::Metrics;
 use super::policy::config::SECOND;
-use super::policy::{Action, Config, Event, Nanos, Policy};
+use super::policy::{Action, Event, Nanos, Policy};
 use super::wire::{FromForker, ToForker};
 use clients::{Clients, Own};
 use pools::Pools;
 use sandboxes::Sandboxes;
+use scrape::Scrape;
 use teardown::Teardown;
 
 const LISTENER: u64 = 0;
 const FORKER: u64 = 1;
 const TEARDOWN: u64 = 2;
 const SIGNALS: u64 = 3;
+const METRICS: u64 = 4;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 /// A sandbox's pidfd, where the forker will not tell of its end any more.
 const ORPHAN: u64 = 1 << 62;
+/// Of someone who reads metrics: this and a number.
+const READER: u64 = 1 << 61;
 /// Of a client: this and its number.
 const CLIENT: u64 = 1 << 63;
 
@@ -54,6 +60,9 @@ struct Daemon {
     listener: OwnedFd,
     forker: Option<OwnedFd>,
     policy: Policy,
+    metrics: Metrics,
+    scrape: Option<Scrape>,
+    socket: PathBuf,
     wake: Option<Nanos>,
     house_kept: Nanos,
     pools: Pools,
@@ -68,12 +77,17 @@ struct Daemon {
     _lock: OwnedFd,
 }
 
-pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
+pub fn main(settings: &Settings) -> io::Result<()> {
+    let root = settings.root.as_path();
+    log::open(None, settings.log.format.into(), settings.log.level == LogLevel::Debug)
+        .map_err(io::Error::other)?;
+    settings.check_served().map_err(io::Error::other)?;
     let dirs = Dirs::new(root);
     dirs.make()?;
     let lock = lock(&dirs)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let listener = listen(&dirs)?;
+    let socket = settings.socket();
+    let listener = listen(&socket)?;
     let add =
         |fd: &OwnedFd, token| epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
     add(&listener, LISTENER)?;
@@ -88,13 +102,16 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
     let mut daemon = Daemon {
         root: Root::new(root).map_err(io::Error::other)?,
         dirs,
-        epoll,
         listener,
         forker: Some(forker),
-        policy: Policy::new(config),
+        policy: Policy::new(settings.policy()),
+        metrics: Metrics::default(),
+        scrape: settings.metrics.as_ref().map(|endpoint| Scrape::listen(endpoint, &epoll)).transpose()?,
+        socket,
+        epoll,
         wake: None,
         house_kept: 0,
-        pools: Pools::new(declared),
+        pools: Pools::new(&settings.pools),
         sandboxes: Sandboxes::default(),
         clients: Clients::default(),
         teardown,
@@ -106,6 +123,7 @@ pub fn main(root: &Path, config: Config, declared: &Path) -> io::Result<()> {
     };
     daemon.sweep();
     daemon.declare_all();
+    daemon.declare_more(&settings.declared);
     daemon.run()
 }
 
@@ -119,13 +137,12 @@ fn lock(dirs: &Dirs) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn listen(dirs: &Dirs) -> io::Result<OwnedFd> {
-    let path = dirs.root().join(SOCKET);
-    let _ = std::fs::remove_file(&path);
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let _ = std::fs::remove_file(path);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, channel::KIND, flags, None)?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?);
+    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(path)?);
     rustix::process::umask(umask);
     bound?;
     rustix::net::listen(&socket, 1024)?;
@@ -181,7 +198,7 @@ impl Daemon {
                 self.keep_house();
             }
         }
-        let _ = std::fs::remove_file(self.dirs.root().join(SOCKET));
+        let _ = std::fs::remove_file(&self.socket);
         Ok(())
     }
 
@@ -205,7 +222,9 @@ impl Daemon {
             FORKER => self.hear_forker(),
             TEARDOWN => self.on_torn_down(),
             SIGNALS => self.on_signal(),
+            METRICS => self.accept_reader(),
             token if token & CLIENT != 0 => self.hear_client(token & !CLIENT),
+            token if token & READER != 0 => self.answer_reader(token),
             token => self.on_orphan_end(token & !ORPHAN),
         }
     }
@@ -213,8 +232,10 @@ impl Daemon {
     /// Asks the policy, and does what it says.
     fn decide(&mut self, event: Event) {
         let mut actions = Vec::new();
+        self.metrics.heard(&event);
         self.policy.on(now(), event, &mut actions);
         for action in actions {
+            self.metrics.did(&action);
             match action {
                 Action::Grant { request, sandbox } => self.grant(request, sandbox),
                 Action::Cold { request, why } => self.answer_cold(request, why.as_str()),

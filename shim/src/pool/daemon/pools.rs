@@ -5,8 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use hearth::observe::log;
 use hearth::pool::client::Declared;
 
+use super::super::config;
 use super::super::policy::{self, BundleKey, Event, Generation, PoolId};
 use super::super::wire::ToForker;
 use super::Daemon;
@@ -24,9 +26,19 @@ pub(super) struct Pool {
     pub(super) max: u32,
     pub(super) generation: Generation,
     pub(super) learned: bool,
+    /// Whether its declaration is a file of ours.
+    stored: bool,
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) trouble: Option<String>,
+}
+
+/// How large a pool is, and who keeps its declaration.
+struct Kept {
+    min: u32,
+    max: u32,
+    learned: bool,
+    stored: bool,
 }
 
 #[derive(Debug)]
@@ -86,7 +98,7 @@ impl Pools {
         let pool = self.all.remove(&pool)?;
         self.by_name.remove(&pool.name);
         self.by_bundle.remove(&pool.bundle);
-        if !pool.learned {
+        if pool.stored {
             let _ = std::fs::remove_file(self.file(&pool.name));
         }
         Some(pool)
@@ -136,7 +148,8 @@ impl Daemon {
                 .collect();
             for name in names {
                 if let Some(Declared { bundle, min, max }) = Declared::read(&self.pools.dir, &name) {
-                    self.declare(name, bundle.display().to_string(), min, max, false);
+                    let spec = Kept { min, max, learned: false, stored: true };
+                    self.declare(name, bundle.display().to_string(), spec);
                 }
             }
             return;
@@ -144,6 +157,19 @@ impl Daemon {
         let pools: Vec<_> = self.pools.all.iter().map(|(id, pool)| (*id, pool.bundle.clone())).collect();
         for (pool, bundle) in pools {
             self.tell_forker(&ToForker::Prepare { pool: pool.0, bundle });
+        }
+    }
+
+    /// Those of the configuration, which is where they are kept.
+    pub(super) fn declare_more(&mut self, declared: &[config::Declared]) {
+        for pool in declared {
+            let bundle = pool.bundle.as_deref().unwrap_or(Path::new("")).display().to_string();
+            if self.pools.named(&pool.name).is_some() || self.pools.of_bundle(&bundle).is_some() {
+                log::warn(&format!("pool {}: its name or bundle has a pool already", pool.name));
+                continue;
+            }
+            let spec = Kept { min: pool.min, max: pool.max, learned: false, stored: false };
+            self.declare(pool.name.clone(), bundle, spec);
         }
     }
 
@@ -171,16 +197,17 @@ impl Daemon {
         if generation(&bundle).is_none() {
             return Err(format!("--bundle: {bundle}: expected a directory with a config.json"));
         }
-        self.declare(name, bundle, min, max, false);
+        self.declare(name, bundle, Kept { min, max, learned: false, stored: true });
         Ok(())
     }
 
-    fn declare(&mut self, name: String, bundle: String, min: u32, max: u32, learned: bool) {
+    fn declare(&mut self, name: String, bundle: String, kept: Kept) {
+        let Kept { min, max, learned, stored } = kept;
         let generation = generation(&bundle).unwrap_or(Generation(0));
         let (hits, misses, trouble) = (0, 0, None);
-        let pool = Pool { name, bundle, min, max, generation, learned, hits, misses, trouble };
-        if !learned && let Err(message) = self.pools.store(&pool) {
-            hearth::observe::log::warn(&message);
+        let pool = Pool { name, bundle, min, max, generation, learned, stored, hits, misses, trouble };
+        if stored && let Err(message) = self.pools.store(&pool) {
+            log::warn(&message);
         }
         let learned = learned.then(|| key(&pool.bundle));
         let bundle = pool.bundle.clone();
@@ -197,7 +224,7 @@ impl Daemon {
         let id = self.pools.named(name).ok_or_else(|| no_pool(name))?;
         let Some(pool) = self.pools.all.get_mut(&id) else { return Err(no_pool(name)) };
         (pool.min, pool.max) = (min, max);
-        if !self.pools.all[&id].learned {
+        if self.pools.all[&id].stored {
             self.pools.store(&self.pools.all[&id])?;
         }
         self.decide(Event::PoolResized { pool: id, min, max });
@@ -244,7 +271,7 @@ impl Daemon {
         let Some(path) = self.pools.seen.remove(&bundle.0) else { return };
         if self.pools.of_bundle(&path).is_none() {
             let name = format!("learned-{:08x}", bundle.0 & 0xffff_ffff);
-            self.declare(name, path, 0, LEARNED_MAX, true);
+            self.declare(name, path, Kept { min: 0, max: LEARNED_MAX, learned: true, stored: false });
         }
     }
 

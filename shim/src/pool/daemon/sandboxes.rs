@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::super::dirs::Dirs;
+use super::super::metrics::{self, Phase};
 use super::super::policy::{Caller, Event, PoolId, RequestId, SandboxId};
 use super::super::wire::{self, ToForker};
 use super::teardown::Job;
@@ -52,6 +53,7 @@ struct Sandbox {
     claim: Option<OwnedFd>,
     status: Option<OwnedFd>,
     ended: bool,
+    killed: bool,
     /// Nobody waits for it: its record is kept.
     detached: bool,
     /// When it is to be killed, in nanoseconds of CLOCK_MONOTONIC; and whether it was.
@@ -89,8 +91,12 @@ impl Sandboxes {
         [count(Stage::Parked), count(Stage::Making), count(Stage::Leased)]
     }
 
+    pub(super) fn leased(&self) -> usize {
+        self.all.values().filter(|one| one.stage == Stage::Leased && !one.ended).count()
+    }
+
     pub(super) fn only_leased(&self) -> bool {
-        self.all.values().all(|one| one.stage == Stage::Leased && !one.ended)
+        self.all.values().all(|one| one.stage == Stage::Leased && !(one.ended || one.killed))
     }
 
     fn insert(&mut self, number: u64, sandbox: Sandbox) {
@@ -162,6 +168,7 @@ impl Daemon {
 
     pub(super) fn kill(&mut self, number: u64) {
         let Some(one) = self.sandboxes.all.get_mut(&number) else { return };
+        one.killed = true;
         // Without its claim socket a parked init ends, too.
         one.claim = None;
         if let Some(pidfd) = &one.pidfd {
@@ -195,8 +202,16 @@ impl Daemon {
 
     /// Its process is gone.
     pub(super) fn on_ended(&mut self, child: &wire::Child) {
-        let Some(number) = self.sandboxes.by_name.get(&child.name).copied() else { return };
-        self.end(number, child.wait.map(|wait| Status { wait, ooms: child.ooms }));
+        match self.sandboxes.by_name.get(&child.name).copied() {
+            Some(number) => self.end(number, child.wait.map(|wait| Status { wait, ooms: child.ooms })),
+            // Made for an earlier life of ours, and nobody's.
+            None => self.sweep_away(child.name.clone()),
+        }
+    }
+
+    fn sweep_away(&self, id: String) {
+        // The number is nobody's.
+        self.teardown.take_away(Job { sandbox: u64::MAX, id, leased: false, keep: None, pid: 0 });
     }
 
     fn end(&mut self, number: u64, status: Option<Status>) {
@@ -230,8 +245,16 @@ impl Daemon {
             self.decide(Event::Released { sandbox });
             return;
         };
+        let decided = now();
         match self.hand_over(&waiting.launch, &waiting.fds, waiting.received, sandbox.0) {
             Ok((granted, pidfd, status)) => {
+                for (phase, from, to) in [
+                    (Phase::Decide, waiting.received, decided),
+                    (Phase::Start, decided, granted.claimed),
+                    (Phase::Whole, waiting.received, granted.claimed),
+                ] {
+                    self.metrics.took(metrics::Path::Bundle, phase, to.saturating_sub(from));
+                }
                 let fds = [pidfd.as_fd(), status.as_fd()];
                 if !self.reply_with(waiting.client, &Reply::Granted(granted), &fds) {
                     self.kill(sandbox.0);
@@ -300,8 +323,7 @@ impl Daemon {
             root.list()
         });
         for id in left.unwrap_or_default() {
-            // The number is nobody's.
-            self.teardown.take_away(Job { sandbox: u64::MAX, id, leased: false, keep: None, pid: 0 });
+            self.sweep_away(id);
         }
         let marks = std::fs::read_dir(self.dirs.leased()).into_iter().flatten();
         for id in marks.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
@@ -341,10 +363,11 @@ impl Daemon {
         for child in children {
             let of_pid = |one: &Sandbox| one.pid == child.pid && one.stage == Stage::Leased;
             let found = self.sandboxes.all.iter().find(|(_, one)| of_pid(one)).map(|(number, _)| *number);
-            let Some(number) = found else { continue };
-            self.sandboxes.by_name.insert(child.name.clone(), number);
-            if let Some(wait) = child.wait {
-                self.end(number, Some(Status { wait, ooms: child.ooms }));
+            if let Some(number) = found {
+                self.sandboxes.by_name.insert(child.name.clone(), number);
+            }
+            if child.wait.is_some() {
+                self.on_ended(&child);
             }
         }
     }
