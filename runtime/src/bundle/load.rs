@@ -29,8 +29,18 @@ pub struct Bundle {
 }
 
 pub fn bundle(dir: &Path) -> Result<Bundle> {
+    let (dir, text) = text(dir)?;
+    understand(dir, text)
+}
+
+/// The bundle's absolute path, and its config to the letter.
+pub fn text(dir: &Path) -> Result<(PathBuf, Vec<u8>)> {
     let dir = std::path::absolute(dir).map_err(Error::path("resolve", dir))?;
     let text = read(&dir.join("config.json"))?;
+    Ok((dir, text))
+}
+
+pub fn understand(dir: PathBuf, text: Vec<u8>) -> Result<Bundle> {
     let (mut spec, warnings) = parse(&text, "config.json")?;
     drop_unlimited_pids(&mut spec, &text);
     if spec.linux().is_none() {

@@ -15,6 +15,7 @@ mod logs;
 mod pause;
 mod pool;
 mod ps;
+mod quick;
 mod resume;
 mod run;
 mod spec;
@@ -25,7 +26,7 @@ mod update;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -102,6 +103,13 @@ pub fn main() -> u8 {
     if crate::container::console::open_standard_streams().is_err() {
         return 1;
     }
+    if let Some(quick) = quick::run(&args) {
+        let root = quick.root.unwrap_or_else(default_root);
+        let result = check_preserved(0).and_then(|()| global(&root, None, log::Format::Text, false));
+        let result =
+            result.and_then(|global| crate::container::run::run(&global.root, &quick.options, quick.keep));
+        return told("run", 1, result);
+    }
     // Only the verbs that are named are defined: the others cost as much as all the rest of the parsing. Where none
     // is, all are, for the help and for suggestions.
     let named = |verb: &&Verb| args.iter().any(|arg| arg == verb.name);
@@ -170,30 +178,39 @@ fn command_of(verbs: &[&Verb]) -> Command {
 fn dispatch(matches: &ArgMatches) -> u8 {
     let Some((name, args)) = matches.subcommand() else { return 1 };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return 1 };
-    let result =
-        check_preserved(args).and_then(|()| global(matches)).and_then(|global| (verb.run)(&global, args));
+    let asked = args.try_get_one("preserve-fds").ok().flatten().copied();
+    let result = asked.map_or(Ok(()), check_preserved).and_then(|()| global_of(matches));
+    told(name, verb.failure, result.and_then(|global| (verb.run)(&global, args)))
+}
+
+fn told(name: &str, failure: u8, result: Result<u8>) -> u8 {
     result.unwrap_or_else(|error| {
         let line = error.chain();
         if log::has_file() {
             log::error(&line);
         }
         let _ = writeln!(std::io::stderr(), "hearth {name}: {line}");
-        verb.failure
+        failure
     })
 }
 
-fn global(matches: &ArgMatches) -> Result<Global> {
+fn global_of(matches: &ArgMatches) -> Result<Global> {
     let json = matches.get_one::<String>("log-format").is_some_and(|format| format == "json");
     let format = if json { log::Format::Json } else { log::Format::Text };
-    log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
     let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
     let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
-    Ok(Global { root: Root::new(&root)?, systemd_cgroup: manager || matches.get_flag("systemd-cgroup") })
+    let log = matches.get_one::<PathBuf>("log").map(PathBuf::as_path);
+    let global = global(&root, log, format, matches.get_flag("debug"))?;
+    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), ..global })
+}
+
+fn global(root: &Path, log: Option<&Path>, format: log::Format, debug: bool) -> Result<Global> {
+    log::open(log, format, debug)?;
+    Ok(Global { root: Root::new(root)?, systemd_cgroup: false })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.
-fn check_preserved(args: &ArgMatches) -> Result<()> {
-    let Ok(Some(asked)) = args.try_get_one::<u32>("preserve-fds") else { return Ok(()) };
+fn check_preserved(asked: u32) -> Result<()> {
     let last = 3 + asked + crate::container::notify::listen_fds(&mut Vec::new())?;
     let own = crate::sys::entry::clone_number();
     let is_given = |number: i32| crate::sys::fd::is_open(number) && Some(number) != own;

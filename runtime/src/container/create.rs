@@ -23,7 +23,7 @@ use crate::store::{Dir, Root};
 use crate::{Error, Result};
 
 /// What `create` and `run` are asked for.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Options {
     pub id: String,
     pub bundle: PathBuf,
@@ -61,7 +61,9 @@ pub struct Created {
 pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut timeline = Timeline::new(options.timeline);
     crate::bundle::validate::id(&options.id)?;
-    let bundle = load::bundle(&options.bundle)?;
+    let (path, text) = load::text(&options.bundle)?;
+    let network = Ahead::guess(&text);
+    let bundle = load::understand(path, text)?;
     let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     console::check(&plan, options)?;
@@ -72,6 +74,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     timeline.mark("config read");
     let dir = reserve(root, &options.id)?;
     let mut made = Made::new(dir);
+    made.network = network;
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
     let (Some(dir), Some(spawned)) = (made.dir.take(), made.spawned.take()) else {
         return Err(Error::InitGone);
@@ -101,6 +104,7 @@ pub(super) struct Made {
     pub(super) record: Option<Record>,
     pub(super) spawned: Option<Spawned>,
     relay: Option<notify::Relay>,
+    network: Option<Ahead>,
 }
 
 impl Drop for Made {
@@ -122,7 +126,7 @@ pub(super) fn take_back(spawned: Option<&Spawned>, container: &Container) {
 
 impl Made {
     pub(super) fn new(dir: Dir) -> Self {
-        Self { dir: Some(dir), record: None, spawned: None, relay: None }
+        Self { dir: Some(dir), record: None, spawned: None, relay: None, network: None }
     }
 
     /// Up to an init that is at work.
@@ -135,7 +139,7 @@ impl Made {
     ) -> Result<()> {
         let dir = self.dir.as_ref().ok_or(Error::InitGone)?;
         notify::prepare(plan, dir, options.preserve_fds)?;
-        let network = Ahead::start(&plan.host);
+        let network = Ahead::settle(self.network.take(), &plan.host);
         let sources = Sources::open(plan)?;
         let waits_for_start = !(options.runs || options.parks);
         let listener = waits_for_start.then(|| listen(dir)).transpose()?;
