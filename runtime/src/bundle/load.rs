@@ -31,6 +31,11 @@ pub struct Bundle {
 pub fn bundle(dir: &Path) -> Result<Bundle> {
     let dir = std::path::absolute(dir).map_err(Error::path("resolve", dir))?;
     let text = read(&dir.join("config.json"))?;
+    stored(dir, text)
+}
+
+/// A bundle whose config.json was read before.
+pub fn stored(dir: PathBuf, text: Vec<u8>) -> Result<Bundle> {
     let (mut spec, warnings) = parse(&text, "config.json")?;
     drop_unlimited_pids(&mut spec, &text);
     if spec.linux().is_none() {

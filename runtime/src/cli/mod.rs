@@ -1,6 +1,7 @@
 //! The command line: runc's verbs and flags, one thin file per verb.
 
 mod bench;
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -15,6 +16,7 @@ mod logs;
 mod pause;
 mod pool;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -38,6 +40,8 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Global {
     pub(crate) root: Root,
+    /// `--criu`
+    pub(crate) criu: Option<PathBuf>,
 }
 
 impl Global {
@@ -71,6 +75,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
     Verb { name: "update", define: update::define, run: update::run, failure: 1 },
     Verb { name: "events", define: events::define, run: events::run, failure: 1 },
+    Verb { name: "checkpoint", define: checkpoint::define, run: checkpoint::run, failure: 1 },
+    Verb { name: "restore", define: restore::define, run: restore::run, failure: 1 },
     Verb { name: "features", define: features::define, run: features::run, failure: 1 },
     Verb { name: "doctor", define: doctor::define, run: doctor::run, failure: 1 },
     Verb { name: "unpack", define: unpack::define, run: unpack::run, failure: 1 },
@@ -156,7 +162,7 @@ fn command_of(verbs: &[&Verb]) -> Command {
                 .default_value("cgroupfs")
                 .help("What makes cgroups: crun's name for the same, of which cgroupfs is supported"),
         )
-        .arg(path("criu").hide(true));
+        .arg(path("criu").help("criu's executable, for checkpoint and restore").value_name("FILE"));
     for verb in verbs {
         command = command.subcommand(Command::new(verb.name).defer(verb.define));
     }
@@ -185,7 +191,7 @@ fn global(matches: &ArgMatches) -> Result<Global> {
     let format = if json { log::Format::Json } else { log::Format::Text };
     log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
     let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
-    Ok(Global { root: Root::new(&root)? })
+    Ok(Global { root: Root::new(&root)?, criu: matches.get_one::<PathBuf>("criu").cloned() })
 }
 
 /// Who asks for another manager must not get this one in silence. The other verbs take what there is: engines give
