@@ -54,6 +54,9 @@ pub enum Error {
     Init { step: String, message: String },
     #[error("the container's init ended during set-up")]
     InitGone,
+    /// criu could not do it: its own last words, and where there are more of them.
+    #[error("criu failed: type {verb} {reason}")]
+    Criu { verb: &'static str, reason: String },
     /// An image could not become a bundle.
     #[error(transparent)]
     Rootfs(#[from] hearth_rootfs::Error),

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -25,6 +25,7 @@ pub struct Invocation<'t> {
     env: Vec<(String, OsString)>,
     dir: Option<PathBuf>,
     stdin: Stdin,
+    output: Option<[PipeWriter; 2]>,
 }
 
 #[derive(Debug)]
@@ -32,6 +33,7 @@ enum Stdin {
     Null,
     Pipe,
     Bytes(Vec<u8>),
+    Given(PipeReader),
 }
 
 /// What a command did.
@@ -65,7 +67,8 @@ impl fmt::Display for Invocation<'_> {
 impl<'t> Invocation<'t> {
     pub(crate) fn new<S: AsRef<OsStr>>(context: &'t Ctx, program: &OsStr, args: &[S]) -> Self {
         let args = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
-        Self { context, program: program.to_owned(), args, env: Vec::new(), dir: None, stdin: Stdin::Null }
+        let program = program.to_owned();
+        Self { context, program, args, env: Vec::new(), dir: None, stdin: Stdin::Null, output: None }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
@@ -90,6 +93,13 @@ impl<'t> Invocation<'t> {
         self
     }
 
+    /// The standard streams are pipes of the case's own; [`Out`] then has no text.
+    pub fn on_pipes(mut self, input: PipeReader, output: PipeWriter, error: PipeWriter) -> Self {
+        self.stdin = Stdin::Given(input);
+        self.output = Some([output, error]);
+        self
+    }
+
     /// Runs the command under another one: `wrap(&["strace", "-f"])`.
     pub fn wrap(mut self, prefix: &[&str]) -> Self {
         let mut args: Vec<OsString> = prefix[1..].iter().map(OsString::from).collect();
@@ -111,11 +121,14 @@ impl<'t> Invocation<'t> {
         };
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdout(open("out")).stderr(open("err"));
+        match self.output {
+            None => command.stdout(open("out")).stderr(open("err")),
+            Some([output, error]) => command.stdout(output).stderr(error),
+        };
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        command.stdin(match &self.stdin {
+        command.stdin(match self.stdin {
             Stdin::Null => Stdio::null(),
             Stdin::Pipe => Stdio::piped(),
             Stdin::Bytes(bytes) => {
@@ -123,6 +136,7 @@ impl<'t> Invocation<'t> {
                 fs::write(&path, bytes).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
                 File::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display())).into()
             }
+            Stdin::Given(pipe) => pipe.into(),
         });
         let text = show(&self.program, &self.args);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{text}: {e}"));

@@ -1,6 +1,7 @@
 //! The command line: runc's verbs and flags, one thin file per verb.
 
 mod bench;
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -16,6 +17,7 @@ mod pause;
 mod pool;
 mod ps;
 mod quick;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -41,6 +43,8 @@ pub(crate) struct Global {
     pub(crate) root: Root,
     /// Who makes new containers' groups.
     pub(crate) systemd_cgroup: bool,
+    /// `--criu`
+    pub(crate) criu: Option<PathBuf>,
 }
 
 impl Global {
@@ -74,6 +78,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "resume", define: resume::define, run: resume::run, failure: 1 },
     Verb { name: "update", define: update::define, run: update::run, failure: 1 },
     Verb { name: "events", define: events::define, run: events::run, failure: 1 },
+    Verb { name: "checkpoint", define: checkpoint::define, run: checkpoint::run, failure: 1 },
+    Verb { name: "restore", define: restore::define, run: restore::run, failure: 1 },
     Verb { name: "features", define: features::define, run: features::run, failure: 1 },
     Verb { name: "doctor", define: doctor::define, run: doctor::run, failure: 1 },
     Verb { name: "unpack", define: unpack::define, run: unpack::run, failure: 1 },
@@ -168,7 +174,7 @@ fn command_of(verbs: &[&Verb]) -> Command {
                 .default_value("cgroupfs")
                 .help("crun's name for the same"),
         )
-        .arg(path("criu").hide(true));
+        .arg(path("criu").help("criu's executable, for checkpoint and restore").value_name("FILE"));
     for verb in verbs {
         command = command.subcommand(Command::new(verb.name).defer(verb.define));
     }
@@ -201,12 +207,13 @@ fn global_of(matches: &ArgMatches) -> Result<Global> {
     let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
     let log = matches.get_one::<PathBuf>("log").map(PathBuf::as_path);
     let global = global(&root, log, format, matches.get_flag("debug"))?;
-    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), ..global })
+    let criu = matches.get_one::<PathBuf>("criu").cloned();
+    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), criu, ..global })
 }
 
 fn global(root: &Path, log: Option<&Path>, format: log::Format, debug: bool) -> Result<Global> {
     log::open(log, format, debug)?;
-    Ok(Global { root: Root::new(root)?, systemd_cgroup: false })
+    Ok(Global { root: Root::new(root)?, systemd_cgroup: false, criu: None })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.

@@ -76,10 +76,8 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut made = Made::new(dir);
     made.network = network;
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
-    let (Some(dir), Some(spawned)) = (made.dir.take(), made.spawned.take()) else {
-        return Err(Error::InitGone);
-    };
-    let container = Container { dir, record: made.record.take() };
+    let spawned = made.spawned.take().ok_or(Error::InitGone)?;
+    let container = made.keep()?;
     Ok(Created { container, spawned, plan, terminal, relay: made.relay.take(), timeline })
 }
 
@@ -127,6 +125,12 @@ pub(super) fn take_back(spawned: Option<&Spawned>, container: &Container) {
 impl Made {
     pub(super) fn new(dir: Dir) -> Self {
         Self { dir: Some(dir), record: None, spawned: None, relay: None, network: None }
+    }
+
+    /// It is complete.
+    pub(super) fn keep(&mut self) -> Result<Container> {
+        let dir = self.dir.take().ok_or(Error::InitGone)?;
+        Ok(Container { dir, record: self.record.take() })
     }
 
     /// Up to an init that is at work.
@@ -240,7 +244,7 @@ fn begin<'a>(
 }
 
 /// Makes the process known: to later commands and to the caller.
-fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
+pub(super) fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
     if let (Some(path), Some(process)) = (&options.pid_file, record.process) {
         write_pid_file(path, process.pid)?;
     }
@@ -251,7 +255,7 @@ fn number(spawned: &Spawned) -> i32 {
     spawned.child.pid.as_raw_nonzero().get()
 }
 
-fn place(options: &Options, plan: &Plan) -> Result<Placement> {
+pub(super) fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let path = plan.host.cgroups_path.as_deref();
     if options.systemd_cgroup {
         return Placement::by_systemd(&Host::detect()?, path, &options.id, &plan.init.annotations);
@@ -347,7 +351,7 @@ pub(super) fn set_oom_score(pid: i32, score: i32) -> Result<()> {
     }
 }
 
-fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -> Record {
+pub(super) fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: Placement) -> Record {
     let joined = plan.host.joined.iter().fold(0, |flags, (kind, _)| flags | *kind as u64);
     Record {
         version: record::VERSION,

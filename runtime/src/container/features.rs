@@ -15,7 +15,7 @@ pub(crate) const APPARMOR: bool = true;
 pub(crate) const SELINUX: bool = true;
 const INTEL_RDT: bool = true;
 const NET_DEVICES: bool = true;
-const CHECKPOINT: bool = false;
+const CHECKPOINT: bool = true;
 
 const HOOKS: &[&str] =
     &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];

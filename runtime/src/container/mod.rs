@@ -1,5 +1,6 @@
 //! The verbs of an OCI runtime on containers that are isolated by namespaces: one file each.
 
+pub mod checkpoint;
 pub mod console;
 pub mod create;
 pub mod delete;
@@ -10,6 +11,7 @@ pub mod kill;
 pub mod launch;
 pub mod notify;
 pub mod park;
+pub mod restore;
 pub mod run;
 pub mod start;
 pub mod state;

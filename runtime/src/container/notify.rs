@@ -26,13 +26,25 @@ pub fn prepare(plan: &mut Plan, dir: &Dir, preserve_fds: u32) -> Result<()> {
     let path = dir.path().join(crate::store::NOTIFY);
     std::fs::create_dir(&path).map_err(Error::path("mkdir", &path))?;
     plan.init.process.env.push(format!("NOTIFY_SOCKET={INSIDE}/{NAME}"));
+    mount(plan, path);
+    Ok(())
+}
+
+/// The mount of a container that has such a socket.
+pub(super) fn recall(plan: &mut Plan, dir: &Dir) {
+    let path = dir.path().join(crate::store::NOTIFY);
+    if path.is_dir() {
+        mount(plan, path);
+    }
+}
+
+fn mount(plan: &mut Plan, path: PathBuf) {
     plan.host.binds.push(Bind { path, recursive: false, propagation: libc::MS_PRIVATE, idmap: None });
     plan.init.mounts.push(Mount {
         destination: INSIDE.into(),
         source: Source::Bind(plan.host.binds.len() - 1),
         options: mount_options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
     });
-    Ok(())
 }
 
 /// sd_listen_fds(3): the count, and the pid in the container's view, which init corrects where it is another.

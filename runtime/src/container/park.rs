@@ -78,19 +78,5 @@ impl Template {
 
 /// What `create` is asked for in the name of a launch.
 pub(super) fn options(id: &str, timeline: bool) -> Options {
-    Options {
-        id: id.to_owned(),
-        bundle: std::path::PathBuf::new(),
-        console_socket: None,
-        pid_file: None,
-        preserve_fds: 0,
-        init: false,
-        no_pivot: false,
-        no_new_keyring: false,
-        systemd_cgroup: false,
-        runs: false,
-        detach: false,
-        parks: true,
-        timeline,
-    }
+    Options { id: id.to_owned(), parks: true, timeline, ..Options::default() }
 }

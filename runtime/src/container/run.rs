@@ -46,15 +46,20 @@ pub fn run(root: &Root, options: &Options, keep: bool) -> Result<u8> {
         // The status is told anyway, also if the container was deleted meanwhile.
         let _ = record_end(&mut container, status);
     } else {
-        // An `update` may have changed the record meanwhile, a `delete --force` may have been faster.
-        match container.lock() {
-            Err(Error::NoContainer { .. }) => {}
-            locked => locked.and_then(|()| delete::destroy(&container))?,
-        }
+        clear(container)?;
     }
     timeline.mark("cleaned up");
     tell(timeline);
     Ok(code(status))
+}
+
+/// Deletes a container that has ended: an `update` may have changed its record meanwhile, a `delete --force` may have
+/// been faster.
+pub(super) fn clear(mut container: Container) -> Result<()> {
+    match container.lock() {
+        Err(Error::NoContainer { .. }) => Ok(()),
+        locked => locked.and_then(|()| delete::destroy(&container)),
+    }
 }
 
 /// Nobody else is told how a child of ours ended.

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod cgroup_view;
 pub mod copy_up;
+pub mod criu;
 pub mod devices;
 pub mod hooks;
 pub mod idmap;

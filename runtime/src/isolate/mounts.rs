@@ -70,10 +70,7 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
             (&*new.insert(made), target)
         }
     };
-    if options.bind {
-        change(made.as_fd(), options.attr(), false).map_err(fail("set attributes of"))?;
-    }
-    change(made.as_fd(), options.tree_attr(), true).map_err(fail("set recursive attributes of"))?;
+    give_attributes(made.as_fd(), options).map_err(fail("set attributes of"))?;
     attach(made, target.as_fd()).map_err(fail("mount on"))?;
     if mount.source == Source::Cgroup {
         cgroup_view::fill(context, made.as_fd(), options.attr())?;
@@ -92,6 +89,14 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
         (_, new) => new.into_iter().for_each(|fd| context.done.push(fd)),
     }
     Ok(())
+}
+
+/// To a detached mount: a new file system has its own already.
+pub fn give_attributes(mount: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
+    if options.bind {
+        change(mount, options.attr(), false)?;
+    }
+    change(mount, options.tree_attr(), true)
 }
 
 /// In an empty file system of our own there is nothing to be resolved: the directory is made and opened. None where

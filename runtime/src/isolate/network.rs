@@ -2,9 +2,9 @@
 //! made by a process beside the runtime, which still reads the config and prepares the rest.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -46,6 +46,15 @@ fn make() -> io::Result<OwnedFd> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     crate::sys::net::loopback_up()?;
     Ok(openat(CWD, c"/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Brings loopback up in a namespace that somebody else has made: this thread goes there for it, and comes back.
+pub fn loopback_up_in(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let own = std::fs::File::open("/proc/thread-self/ns/net")?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let result = crate::sys::net::loopback_up();
+    setns(own, CloneFlags::CLONE_NEWNET)?;
+    result
 }
 
 /// Whether a config wants a network namespace of its own, and no user namespace, read as text: a wrong answer costs

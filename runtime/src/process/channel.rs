@@ -160,7 +160,12 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option
     Ok(Some((message, fds)))
 }
 
-fn receive_packet(socket: BorrowedFd<'_>, bytes: &mut Vec<u8>, fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+/// Appends one packet and the descriptors that came with it; gives its length, 0 at the end.
+pub(crate) fn receive_packet(
+    socket: BorrowedFd<'_>,
+    bytes: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut packet = [0; PACKET];

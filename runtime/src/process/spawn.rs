@@ -170,7 +170,7 @@ pub fn silent_end(pid: Pid) -> Error {
 
 /// CLONE_INTO_CGROUP is refused by the no-internal-process rule and by some nested hierarchies: then the child is
 /// moved, at the price of an RCU grace period. Whether it was, comes back.
-fn clone_into(
+pub(crate) fn clone_into(
     request: Request<'_>,
     clone: impl Fn(Request<'_>) -> std::io::Result<Child>,
 ) -> Result<(Child, bool)> {

@@ -46,6 +46,15 @@ pub fn next_signal() -> io::Result<i32> {
     }
 }
 
+/// A write to a peer that is gone fails from here on, instead of being the end of this process or of what it becomes.
+pub fn ignore_broken_pipes() -> io::Result<()> {
+    // SAFETY: SIG_IGN runs no code of ours.
+    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// setgroups(2), setresgid(2), setresuid(2) of this (single-threaded) process by the raw calls: glibc's wrappers
 /// signal every thread.
 pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {

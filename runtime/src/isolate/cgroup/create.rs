@@ -115,7 +115,8 @@ impl Placement {
         if leaf.v2.is_some() { self.restrict(leaf, devices) } else { Ok(()) }
     }
 
-    pub(super) fn restrict(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
+    /// At once, where nothing of ours is at work in the groups.
+    pub fn restrict(&self, leaf: &mut Leaf, devices: &[DeviceRule]) -> Result<()> {
         leaf.notes.extend(self.restrict_devices(leaf.v2.as_ref(), devices, leaf.tracker)?);
         Ok(())
     }

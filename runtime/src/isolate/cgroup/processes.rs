@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -49,6 +49,11 @@ impl Placement {
         let Ok(group) = self.freezer() else { return Ok(false) };
         let file = if is_v2(group) { "cgroup.freeze" } else { "freezer.self_freezing" };
         Ok(files::read_if_there(&group.dir(), file)?.is_some_and(|text| text.trim() == "1"))
+    }
+
+    /// The directory of the group that [`Self::freeze`] works on, for tools.
+    pub fn freezer_dir(&self) -> Option<PathBuf> {
+        self.freezer().ok().map(Group::dir)
     }
 
     fn freezer(&self) -> Result<&Group> {

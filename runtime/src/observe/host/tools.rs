@@ -2,31 +2,25 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Check, plain};
+use super::{Check, plain, told};
+use crate::isolate::criu::{Criu, search};
 use crate::sys;
 
 pub(super) fn check() -> Vec<Check> {
     vec![id_map_helpers(), criu(), kvm()]
 }
 
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| {
-        std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
-}
-
 /// An ordinary user may map nobody but itself; these programs map what /etc/subuid and /etc/subgid grant.
 fn id_map_helpers() -> Check {
     const NAME: &str = "newuidmap, newgidmap";
     for (name, table) in [("newuidmap", "/etc/subuid"), ("newgidmap", "/etc/subgid")] {
-        let Some(file) = find(name) else {
+        let Some(file) = search(Path::new(name)) else {
             return Check::no(
                 NAME,
                 format!("{name} is not installed"),
@@ -52,13 +46,21 @@ fn id_map_helpers() -> Check {
 
 fn criu() -> Check {
     const NAME: &str = "criu";
-    let Some(file) = find("criu") else {
+    let Ok(criu) = Criu::find(None) else {
         return Check::no(NAME, "not installed", "apt-get install criu, for checkpoints");
     };
-    match finish(Command::new(&file).arg("check")) {
-        Ok(None) => Check::ok(NAME, "`criu check` is content, which is no promise that a dump succeeds"),
+    let version = match criu.check_version() {
+        Ok(version) => version,
+        Err(error) => return Check::no(NAME, told(&error), "a newer criu"),
+    };
+    match finish(Command::new(criu.path()).arg("check")) {
+        Ok(None) => Check::ok(
+            NAME,
+            format!("{version}; `criu check` is content, which is no promise that a dump succeeds"),
+        ),
         Ok(Some(reason)) => {
-            Check::no(NAME, format!("`criu check` fails: {reason}"), "a newer criu, all capabilities")
+            let found = format!("{version}; `criu check` fails: {reason}");
+            Check::no(NAME, found, "a newer criu, all capabilities")
         }
         Err(error) => Check::no(NAME, plain(error), "reinstall the package criu"),
     }
