@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod attacks;
 mod capabilities;
 mod cgroups;
+mod cgroups_v2;
 mod console;
 mod crash;
 mod descriptors;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         attacks::CASES,
         capabilities::CASES,
         cgroups::CASES,
+        cgroups_v2::CASES,
         console::CASES,
         crash::CASES,
         descriptors::CASES,
