@@ -128,6 +128,11 @@ impl<'t> Container<'t> {
         PathBuf::from(format!("/sys/fs/cgroup{}", self.cgroup(str::is_empty)))
     }
 
+    /// The directory of the container's cgroup, in the version that has this controller.
+    pub fn cgroup_of(&self, controller: &str) -> PathBuf {
+        if self.context.has_cgroup_v1(controller) { self.cgroup_v1(controller) } else { self.cgroup_v2() }
+    }
+
     /// The path in the line of `/proc/PID/cgroup` whose controllers are wanted.
     fn cgroup(&self, wanted: impl Fn(&str) -> bool) -> String {
         let text = self.proc("cgroup");

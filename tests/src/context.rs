@@ -149,9 +149,21 @@ impl Ctx {
         }
     }
 
+    /// Whether a cgroup v1 hierarchy of this controller is mounted.
+    pub fn has_cgroup_v1(&self, controller: &str) -> bool {
+        Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists()
+    }
+
+    /// Skips where this controller is in neither version of cgroups.
+    pub fn needs_controller(&self, controller: &str) {
+        if !self.has_cgroup_v1(controller) {
+            self.needs_cgroup_v2(&[controller]);
+        }
+    }
+
     /// Skips where a cgroup v1 hierarchy of this controller is not mounted.
     pub fn needs_cgroup_v1(&self, controller: &str) {
-        if !Path::new("/sys/fs/cgroup").join(controller).join("cgroup.procs").exists() {
+        if !self.has_cgroup_v1(controller) {
             self.skip(format!("no cgroup v1 hierarchy for {controller}"));
         }
     }
@@ -181,6 +193,13 @@ impl Ctx {
     }
 }
 
+/// How long to wait for what takes `seconds` at most on an ordinary machine; `HEARTH_TEST_PATIENCE` is how many times
+/// slower this one is.
+pub fn patience(seconds: u64) -> Duration {
+    let factor = std::env::var("HEARTH_TEST_PATIENCE").ok().and_then(|text| text.parse::<u32>().ok());
+    Duration::from_secs(seconds) * factor.unwrap_or(1).clamp(1, 100)
+}
+
 /// Polls until `check` gives something, for at most five seconds.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
@@ -188,7 +207,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = check() {
             return value;
         }
-        assert!(started.elapsed() < Duration::from_secs(5), "waited 5 s for {what}");
+        assert!(started.elapsed() < patience(5), "waited {:?} for {what}", patience(5));
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::context::Ctx;
+use crate::context::{Ctx, patience};
 
-/// No command of a runtime takes longer, unless it hangs.
-const LIMIT: Duration = Duration::from_secs(20);
+/// No command of a runtime takes more seconds, unless it hangs.
+const LIMIT: u64 = 20;
 
 /// A command about to run.
 #[derive(Debug)]
@@ -168,10 +168,10 @@ impl Running {
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if started.elapsed() > LIMIT => {
+                Ok(None) if started.elapsed() > patience(LIMIT) => {
                     let _ = self.child.kill();
                     let out = self.out(ExitStatus::from_raw(9));
-                    panic!("still running after {LIMIT:?}: {out:?}");
+                    panic!("still running after {:?}: {out:?}", patience(LIMIT));
                 }
                 Ok(None) => std::thread::sleep(Duration::from_millis(1)),
                 Err(e) => panic!("wait for {}: {e}", self.command),

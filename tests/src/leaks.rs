@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Cgroups and processes may take a moment to go after the command has returned.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::context::patience;
+
+/// Cgroups and processes may take some seconds to go after the command has returned.
+const PATIENCE: u64 = 2;
 
 /// The state of the worker's world before a case.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl Before {
         loop {
             reap();
             let found = self.compare(token, dirs);
-            if found.is_empty() || started.elapsed() > PATIENCE {
+            if found.is_empty() || started.elapsed() > patience(PATIENCE) {
                 return found;
             }
             sleep(Duration::from_millis(5));
@@ -76,7 +78,7 @@ impl Before {
             }
         }
         let started = Instant::now();
-        while !processes().is_empty() && started.elapsed() < PATIENCE {
+        while !processes().is_empty() && started.elapsed() < patience(PATIENCE) {
             reap();
             sleep(Duration::from_millis(5));
         }
@@ -102,7 +104,8 @@ pub(crate) fn remove_cgroups(token: &str) {
     }
 }
 
-/// `ID MOUNTPOINT TYPE SOURCE`, which identifies a mount and reads well.
+/// `ID MOUNTPOINT TYPE SOURCE`, which identifies a mount and reads well. Not its options: those of cgroup2 are the whole
+/// machine's, and each mount by runc changes them.
 fn mounts() -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let line = |line: &str| {

@@ -24,12 +24,13 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde_json::{Value, json};
 
-use crate::context::{Case, Ctx, Side, Skip};
+use crate::context::{Case, Ctx, Side, Skip, patience};
 use crate::leaks::{Before, is_apart, remove_cgroups};
 use crate::runtime::Runtime;
 
-const CASE_LIMIT: Duration = Duration::from_secs(60);
-const LONG_CASE_LIMIT: Duration = Duration::from_secs(900);
+/// Seconds.
+const CASE_LIMIT: u64 = 60;
+const LONG_CASE_LIMIT: u64 = 900;
 /// The exit code of a case that was skipped.
 const SKIPPED: u8 = 77;
 /// How much of a failed case's commands is shown.
@@ -297,7 +298,7 @@ fn wait_for(child: &Child) -> Option<i32> {
                 return Some(status.exit_status().unwrap_or(101));
             }
             Ok(Some(_)) => {}
-            Ok(None) if started.elapsed() < limit => thread::sleep(Duration::from_millis(1)),
+            Ok(None) if started.elapsed() < patience(limit) => thread::sleep(Duration::from_millis(1)),
             Ok(None) | Err(_) => {
                 let _ = kill_process(wanted, Signal::KILL);
                 return None;

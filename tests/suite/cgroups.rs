@@ -1,4 +1,4 @@
-//! cgroups on v1 or hybrid hosts: where the container is, what its limits are, `update`, `pause` and `events`.
+//! cgroups on v1 or hybrid hosts, and what needs no version (v2's own: `cgroups_v2`): where the container is, what its limits are, `update`, `pause` and `events`.
 
 use std::fs;
 use std::path::Path;
@@ -32,11 +32,7 @@ cases! {
         update_reads_resources_from_standard_input,
         update_of_an_unknown_container_is_refused,
         events_stats_gives_one_json_object,
-        kill_all_reaches_every_process,
-        v2_limits_are_written,
-        v2_update_changes_limits,
-        v2_unified_keys_are_written,
-        v2_the_pids_limit_holds;
+        kill_all_reaches_every_process;
     newer:
         a_cgroup_that_is_in_use_is_refused_and_left_alone;
 }
@@ -44,6 +40,11 @@ cases! {
 fn read(dir: &Path, file: &str) -> String {
     let path = dir.join(file);
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+fn memory_limit(c: &Container<'_>) -> String {
+    let dir = c.cgroup_of("memory");
+    read(&dir, if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" })
 }
 
 fn limited(t: &Ctx, edit: impl FnOnce(&mut Config)) -> Container<'_> {
@@ -80,7 +81,7 @@ fn memory_limits_are_written(t: &Ctx) {
 }
 
 fn the_memory_limit_kills(t: &Ctx) {
-    t.needs_cgroup_v1("memory");
+    t.needs_controller("memory");
     let out = t.run_sh("head -c 100m /dev/zero | tail", |c| {
         c.set("/linux/resources/memory", json!({"limit": 16_777_216}));
     });
@@ -102,9 +103,9 @@ fn cpu_limits_are_written(t: &Ctx) {
 }
 
 fn the_pids_limit_is_written_and_holds(t: &Ctx) {
-    t.needs_cgroup_v1("pids");
+    t.needs_controller("pids");
     let c = limited(t, |c| c.set("/linux/resources/pids", json!({"limit": 20})));
-    assert_eq!(read(&c.cgroup_v1("pids"), "pids.max"), "20");
+    assert_eq!(read(&c.cgroup_of("pids"), "pids.max"), "20");
     let out = c.exec(&["sh", "-c", "for i in $(seq 40); do sleep 1 & done; wait"]);
     assert!(out.code != 0 && out.stderr.contains("fork"), "{out:?}");
 }
@@ -165,14 +166,15 @@ fn a_cgroups_path_with_dotdot_stays_in_the_hierarchy(t: &Ctx) {
 }
 
 fn the_cgroup_goes_with_the_container(t: &Ctx) {
+    t.needs_controller("pids");
     let c = limited(t, |_| {});
-    let dir = c.cgroup_v1("pids");
+    let dir = c.cgroup_of("pids");
     c.verb("delete", &["--force"], &[]).run().ok();
     assert!(!dir.exists());
 }
 
 fn a_limit_that_the_kernel_refuses_fails_create(t: &Ctx) {
-    t.needs_cgroup_v1("cpuset");
+    t.needs_controller("cpuset");
     let c = t.container(|c| c.set("/linux/resources/cpu", json!({"cpus": "4000"})));
     c.run().refused("cpuset");
     let c = t.container(|c| c.set("/linux/resources/cpu", json!({"period": 1})));
@@ -277,21 +279,21 @@ fn update_changes_limits_by_flags(t: &Ctx) {
 }
 
 fn update_reads_resources_from_a_file(t: &Ctx) {
-    t.needs_cgroup_v1("memory");
+    t.needs_controller("memory");
     let c = limited(t, |_| {});
     let file = t.scratch().join("resources.json");
     fs::write(&file, json!({"pids": {"limit": 44}, "memory": {"limit": 50_331_648}}).to_string())
         .expect("write");
     c.verb("update", &["--resources", &file.to_string_lossy()], &[]).run().ok();
-    assert_eq!(read(&c.cgroup_v1("pids"), "pids.max"), "44");
-    assert_eq!(read(&c.cgroup_v1("memory"), "memory.limit_in_bytes"), "50331648");
+    assert_eq!(read(&c.cgroup_of("pids"), "pids.max"), "44");
+    assert_eq!(memory_limit(&c), "50331648");
 }
 
 fn update_reads_resources_from_standard_input(t: &Ctx) {
-    t.needs_cgroup_v1("pids");
+    t.needs_controller("pids");
     let c = limited(t, |_| {});
     c.verb("update", &["-r", "-"], &[]).stdin(b"{\"pids\": {\"limit\": 55}}").run().ok();
-    assert_eq!(read(&c.cgroup_v1("pids"), "pids.max"), "55");
+    assert_eq!(read(&c.cgroup_of("pids"), "pids.max"), "55");
 }
 
 fn update_of_an_unknown_container_is_refused(t: &Ctx) {
@@ -329,50 +331,4 @@ fn kill_all_reaches_every_process(t: &Ctx) {
         let pids = t.rt(&["ps", "--format", "json", &c.id]);
         (pids.code != 0 || pids.json().as_array().is_none_or(Vec::is_empty)).then_some(())
     });
-}
-
-fn v2_limits_are_written(t: &Ctx) {
-    t.needs_cgroup_v2(&["cpu", "memory", "pids"]);
-    let c = limited(t, |c| {
-        c.set(
-            "/linux/resources/memory",
-            json!({"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296}),
-        );
-        c.set("/linux/resources/cpu", json!({"shares": 1024, "quota": 20000, "period": 50000}));
-        c.set("/linux/resources/pids", json!({"limit": 20}));
-    });
-    let dir = c.cgroup_v2();
-    assert_eq!(read(&dir, "memory.max"), "67108864");
-    assert_eq!(read(&dir, "memory.low"), "33554432");
-    assert_eq!(read(&dir, "memory.swap.max"), "33554432", "v2 counts swap apart from memory");
-    assert_eq!(read(&dir, "cpu.max"), "20000 50000");
-    assert_eq!(read(&dir, "pids.max"), "20");
-}
-
-fn v2_update_changes_limits(t: &Ctx) {
-    t.needs_cgroup_v2(&["cpu", "memory", "pids"]);
-    let c = limited(t, |_| {});
-    let flags =
-        ["--memory", "33554432", "--pids-limit", "33", "--cpu-quota", "30000", "--cpu-period", "60000"];
-    c.verb("update", &flags, &[]).run().ok();
-    let dir = c.cgroup_v2();
-    assert_eq!(read(&dir, "memory.max"), "33554432");
-    assert_eq!(read(&dir, "pids.max"), "33");
-    assert_eq!(read(&dir, "cpu.max"), "30000 60000");
-}
-
-fn v2_unified_keys_are_written(t: &Ctx) {
-    t.needs_cgroup_v2(&["memory"]);
-    let c = limited(t, |c| {
-        c.set("/linux/resources/unified", json!({"memory.high": "50331648", "pids.max": "77"}))
-    });
-    let dir = c.cgroup_v2();
-    assert_eq!((read(&dir, "memory.high").as_str(), read(&dir, "pids.max").as_str()), ("50331648", "77"));
-}
-
-fn v2_the_pids_limit_holds(t: &Ctx) {
-    t.needs_cgroup_v2(&["pids"]);
-    let c = limited(t, |c| c.set("/linux/resources/pids", json!({"limit": 20})));
-    let out = c.exec(&["sh", "-c", "for i in $(seq 40); do sleep 1 & done; wait"]);
-    assert!(out.code != 0 && out.stderr.contains("fork"), "{out:?}");
 }

@@ -68,7 +68,7 @@ fn stats_have_runcs_fields(t: &Ctx) {
 }
 
 fn out_of_memory<'t>(t: &'t Ctx, script: &str) -> Container<'t> {
-    t.needs_cgroup_v1("memory");
+    t.needs_controller("memory");
     let c = t.container(|c| {
         c.args(&["sh", "-c", script]);
         c.set("/linux/resources/memory", json!({"limit": 16_777_216}));

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod attacks;
 mod capabilities;
 mod cgroups;
+mod cgroups_v2;
 mod checkpoint;
 mod console;
 mod crash;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         attacks::CASES,
         capabilities::CASES,
         cgroups::CASES,
+        cgroups_v2::CASES,
         checkpoint::CASES,
         console::CASES,
         crash::CASES,

@@ -31,6 +31,8 @@ cases! {
         an_rlimit_with_soft_above_hard_is_refused,
         no_new_privileges_follows_the_config,
         the_oom_score_is_raised,
+        the_oom_score_is_lowered,
+        rlimits_above_the_callers_are_set,
         the_oom_score_is_inherited_when_unset,
         signals_are_reset_to_their_defaults,
         no_descriptor_of_the_runtime_is_left_open,
@@ -256,6 +258,39 @@ fn no_new_privileges_follows_the_config(t: &Ctx) {
 
 fn the_oom_score_is_raised(t: &Ctx) {
     assert_eq!(t.sh("cat /proc/self/oom_score_adj", |c| c.set("/process/oomScoreAdj", 789)), "789");
+}
+
+/// What root has unless something took it away, as it is on hosts inside a host.
+fn needs_sys_resource(t: &Ctx) {
+    let status = fs::read_to_string("/proc/self/status").expect("procfs");
+    let effective = u64::from_str_radix(field(&status, "CapEff"), 16).expect("hexadecimal");
+    if effective & (1 << 24) == 0 {
+        t.skip("root lacks CAP_SYS_RESOURCE");
+    }
+}
+
+fn the_oom_score_is_lowered(t: &Ctx) {
+    needs_sys_resource(t);
+    assert_eq!(t.sh("cat /proc/self/oom_score_adj", |c| c.set("/process/oomScoreAdj", -500)), "-500");
+    let c = t.sleeper();
+    c.up();
+    let process = json!({"args": ["/bin/cat", "/proc/self/oom_score_adj"], "cwd": "/", "oomScoreAdj": -300});
+    let file = t.scratch().join("process.json");
+    fs::write(&file, process.to_string()).expect("write");
+    let out = c.verb("exec", &["--process", &file.to_string_lossy()], &[]).run().ok();
+    assert_eq!(out.text(), "-300");
+}
+
+fn rlimits_above_the_callers_are_set(t: &Ctx) {
+    needs_sys_resource(t);
+    let c = t.container(|c| {
+        c.args(&["sh", "-c", "ulimit -Hl; ulimit -Sn"]);
+        let memlock = json!({"type": "RLIMIT_MEMLOCK", "hard": 1_073_741_824, "soft": 1_073_741_824});
+        c.set("/process/rlimits", json!([memlock, {"type": "RLIMIT_NOFILE", "hard": 9000, "soft": 9000}]));
+    });
+    let out =
+        c.launch("run", &[]).wrap(&["sh", "-c", "ulimit -l 64; ulimit -n 256; exec \"$0\" \"$@\""]).run();
+    assert_eq!(out.ok().text(), "1048576\n9000");
 }
 
 fn the_oom_score_is_inherited_when_unset(t: &Ctx) {

@@ -16,6 +16,7 @@ use super::process::{Process, cpu_list, text};
 use super::spec::Spec;
 use super::validate;
 use crate::isolate::seccomp;
+use crate::sys::mount as sys;
 use crate::{Error, Result};
 
 /// A container, split by who acts: the runtime's own process, and the container's init.
@@ -47,6 +48,8 @@ pub struct Host {
     /// Lines for /proc/PID/timens_offsets.
     pub time_offsets: String,
     pub cgroups_path: Option<String>,
+    /// Whom the container's group is given to, on the host.
+    pub cgroup_owner: Option<u32>,
     pub resources: Option<LinuxResources>,
     pub intel_rdt: Option<LinuxIntelRdt>,
     pub hooks: Hooks,
@@ -202,6 +205,7 @@ pub fn plan(id: &str, bundle: &Bundle) -> Result<Plan> {
     let mut process = spec.process().as_ref().map(Process::from_spec).transpose()?.unwrap_or_default();
     process.make_cwd = true;
     let hook_list = |list: Option<&Option<Vec<SpecHook>>>| hooks(list.and_then(Option::as_deref));
+    host.cgroup_owner = cgroup_owner(&linux, &mounts, process.uid, &host);
     let own_dev = !mounts.iter().any(|m| m.destination.trim_end_matches('/') == "/dev" && m.options.bind);
     let init = Init {
         id: id.to_owned(),
@@ -268,6 +272,7 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
         gid_mappings: id_maps(linux.gid_mappings()),
         time_offsets: offsets.collect(),
         cgroups_path: cgroups_path.filter(|path| !path.is_empty()),
+        cgroup_owner: None,
         resources: linux.resources().clone(),
         intel_rdt: linux.intel_rdt().clone(),
         hooks: runtime_hooks(spec)?,
@@ -280,6 +285,26 @@ fn host(dir: &std::path::Path, spec: &Spec, linux: &Linux) -> Result<Host> {
             .collect(),
         seccomp_agent: linux.seccomp().as_ref().and_then(seccomp::notify::Agent::of),
     })
+}
+
+/// Who may write the cgroups that the container is shown writable: the user of its process (config-linux.md, "Cgroup
+/// ownership").
+fn cgroup_owner(linux: &Linux, mounts: &[Mount], uid: u32, host: &Host) -> Option<u32> {
+    let is_shown = |mount: &Mount| {
+        let is_there = mount.destination.trim_end_matches('/') == "/sys/fs/cgroup";
+        is_there && mount.source == Source::Cgroup && mount.options.set & sys::RDONLY == 0
+    };
+    if validate::namespace(linux, Ns::Cgroup) != Some(None) || !mounts.iter().any(is_shown) {
+        return None;
+    }
+    match validate::namespace(linux, Ns::User) {
+        None => Some(uid),
+        Some(Some(_)) => None,
+        Some(None) => host.uid_mappings.iter().find_map(|(inside, outside, size)| {
+            let offset = uid.checked_sub(*inside).filter(|offset| offset < size)?;
+            outside.checked_add(offset)
+        }),
+    }
 }
 
 fn id_maps(list: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {

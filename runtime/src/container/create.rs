@@ -158,6 +158,9 @@ impl Made {
         let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
         let mut leaf = record.cgroups.create(resources)?;
         record.cgroups.restrict_ahead(&mut leaf, &rules)?;
+        if let Some(uid) = plan.host.cgroup_owner {
+            record.cgroups.give(&mut leaf, uid)?;
+        }
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
         let chroot = match sources.root {

@@ -23,6 +23,7 @@
 
 mod apply;
 mod create;
+mod delegate;
 mod destroy;
 mod devices;
 mod files;
