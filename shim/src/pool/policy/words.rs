@@ -176,6 +176,22 @@ pub enum Why {
 }
 
 impl Why {
+    pub const ALL: [Self; 6] =
+        [Self::NoPool, Self::Draining, Self::Empty, Self::Late, Self::QueueFull, Self::CallerLimit];
+
+    /// For machines.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoPool => "no_pool",
+            Self::Draining => "draining",
+            Self::Empty => "empty",
+            Self::Late => "late",
+            Self::QueueFull => "queue_full",
+            Self::CallerLimit => "caller_limit",
+        }
+    }
+
+    /// For people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoPool => "no such pool",
@@ -203,4 +219,21 @@ pub enum End {
     Idle,
     /// The memory is needed: for sandboxes of more value, or by the machine.
     Evicted,
+}
+
+impl End {
+    pub const ALL: [Self; 6] =
+        [Self::Used, Self::Died, Self::Stale, Self::Drained, Self::Idle, Self::Evicted];
+
+    /// For machines.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Died => "died",
+            Self::Stale => "stale",
+            Self::Drained => "drained",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+        }
+    }
 }
