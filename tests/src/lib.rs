@@ -9,7 +9,8 @@
 //! - [`context`]: what a case gets: a directory, unique ids, the runtime; [`invoke`] runs commands, [`container`]
 //!   wraps one id, [`bundle`] makes bundles, [`terminal`] speaks to consoles, [`program`] makes tiny executables.
 //!
-//! [`mod@bench`] is the benchmark `hearth-bench`, which shares the bundles and tiny executables.
+//! [`mod@bench`] is the benchmark `hearth-bench`, which shares the bundles and tiny executables; [`sim`] is `pool-sim`,
+//! which shares its tables and pictures.
 //!
 //! A new case goes into the file of `tests/suite/` that names its behaviour, and into that file's `cases!` table.
 
@@ -23,6 +24,7 @@ pub mod pool;
 pub mod program;
 pub mod runner;
 pub mod runtime;
+pub mod sim;
 pub mod terminal;
 
 pub use bundle::Config;

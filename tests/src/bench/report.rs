@@ -117,7 +117,7 @@ impl Section {
         lines
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let lines = self.lines();
         let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
         let width =
@@ -161,7 +161,7 @@ impl Section {
         text
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             let values: BTreeMap<_, _> = self.columns.iter().zip(row.cells.iter().map(Cell::json)).collect();
             let samples: BTreeMap<_, _> = row.samples.iter().cloned().collect();

@@ -6,14 +6,14 @@ use super::machine::Machine;
 use super::report::Section;
 use super::stats::{median, ms, percentile};
 
-const WIDTH: f64 = 880.0;
-const LEFT: f64 = 190.0;
-const RIGHT: f64 = 90.0;
-const TOP: f64 = 84.0;
+pub(crate) const WIDTH: f64 = 880.0;
+pub(crate) const LEFT: f64 = 190.0;
+pub(crate) const RIGHT: f64 = 90.0;
+pub(crate) const TOP: f64 = 84.0;
 const ROW: f64 = 34.0;
 const CURVES: f64 = 260.0;
-const INK: &str = "#1f2933";
-const PALE: &str = "#6b7785";
+pub(crate) const INK: &str = "#1f2933";
+pub(crate) const PALE: &str = "#6b7785";
 const GRID: &str = "#e4e8ec";
 const FLAME: &str = "#e4572e";
 const COLOURS: [&str; 8] =
@@ -172,7 +172,7 @@ fn waterfall(canvas: &mut Canvas, section: &Section) -> f64 {
     bottom + 48.0
 }
 
-fn legend(canvas: &mut Canvas, top: f64, entries: &[(&str, &str)]) -> f64 {
+pub(crate) fn legend(canvas: &mut Canvas, top: f64, entries: &[(&str, &str)]) -> f64 {
     let mut x = LEFT;
     let mut y = top;
     for (name, colour) in entries {
@@ -192,7 +192,7 @@ fn figure(value: f64) -> String {
     if value < 10.0 { format!("{value:.2} ms") } else { format!("{value:.1} ms") }
 }
 
-struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     log: bool,
@@ -200,7 +200,7 @@ struct Axis {
 
 impl Axis {
     /// Logarithmic where the values span more than a factor of eight.
-    fn new(least: f64, most: f64) -> Self {
+    pub(crate) fn new(least: f64, most: f64) -> Self {
         let least = least.max(0.01);
         if most / least <= 8.0 {
             return Self::linear(most);
@@ -213,7 +213,7 @@ impl Axis {
         Self { low: 0.0, high: most * 1.08, log: false }
     }
 
-    fn x(&self, value: f64) -> f64 {
+    pub(crate) fn x(&self, value: f64) -> f64 {
         let share = if self.log {
             (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
         } else {
@@ -222,7 +222,7 @@ impl Axis {
         LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn draw(&self, canvas: &mut Canvas, top: f64, bottom: f64, unit: &str) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, top: f64, bottom: f64, unit: &str) {
         let marks = if self.log { ticks(self.low, self.high) } else { even_ticks(self.high) };
         for mark in marks {
             let x = self.x(mark);
@@ -255,7 +255,7 @@ fn even_ticks(high: f64) -> Vec<f64> {
 }
 
 #[derive(Default)]
-struct Canvas(String);
+pub(crate) struct Canvas(String);
 
 impl Canvas {
     fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, colour: &str) {
@@ -266,18 +266,18 @@ impl Canvas {
         );
     }
 
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, colour: &str, width: f64) {
+    pub(crate) fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, colour: &str, width: f64) {
         let _ = writeln!(
             self.0,
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\" stroke-width=\"{width}\"/>"
         );
     }
 
-    fn circle(&mut self, x: f64, y: f64, radius: f64, colour: &str) {
+    pub(crate) fn circle(&mut self, x: f64, y: f64, radius: f64, colour: &str) {
         let _ = writeln!(self.0, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>");
     }
 
-    fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, colour: &str, text: &str) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, colour: &str, text: &str) {
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
         let _ = writeln!(
             self.0,
@@ -285,7 +285,7 @@ impl Canvas {
         );
     }
 
-    fn finish(mut self, title: &str, about: &str, height: f64) -> String {
+    pub(crate) fn finish(mut self, title: &str, about: &str, height: f64) -> String {
         self.text(28.0, 36.0, "start", 19.0, INK, title);
         self.text(28.0, 58.0, "start", 12.5, PALE, about);
         format!(

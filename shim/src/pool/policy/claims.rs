@@ -25,7 +25,7 @@ impl Policy {
         if holds.leases + holds.waiting >= self.config.max_leases_per_caller {
             return Err(Why::CallerLimit);
         }
-        stock.history.launched(self.now);
+        stock.launched(self.now);
         self.raise(pool);
         let Some(stock) = self.pools.get_mut(&pool) else { return Err(Why::NoPool) };
         if !stock.parked.is_empty() {

@@ -52,7 +52,7 @@ impl Default for Config {
             wait_only: SECOND,
             max_waiting: 256,
             max_waiting_per_caller: 64,
-            max_leases_per_caller: 512,
+            max_leases_per_caller: 2_000,
             learning: true,
             max_learned_keys: 256,
             max_learned_pools: 32,

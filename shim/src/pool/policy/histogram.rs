@@ -1,7 +1,7 @@
 //! Counts of values, in buckets a quarter of a power of two wide (below 8 exact), that forget slowly.
 
 /// When this many values are in, all counts are halved: what a pool's launches were like long ago fades.
-const FULL: u32 = 512;
+const FULL: u32 = 2_048;
 
 #[derive(Debug, Clone)]
 pub(super) struct Histogram<const BUCKETS: usize> {
@@ -59,6 +59,13 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
         None
     }
 
+    /// The share of all values that have this value, as far as the buckets tell.
+    pub(super) fn density(&self, value: u64) -> f64 {
+        let at = bucket(value);
+        let count = self.counts.get(at).copied().unwrap_or(0);
+        f64::from(count) / (least(at + 1) - least(at)) as f64 / f64::from(self.len().max(1))
+    }
+
     /// Standard deviation of the buckets' counts over their mean: high where the values have a pattern.
     pub(super) fn concentration(&self) -> f64 {
         let buckets = BUCKETS as f64;
@@ -105,8 +112,8 @@ mod tests {
     #[test]
     fn old_values_fade() {
         let mut histogram = Histogram::<40>::new();
-        (0..400).for_each(|_| histogram.add(3));
-        (0..4_000).for_each(|_| histogram.add(20));
+        (0..2_000).for_each(|_| histogram.add(3));
+        (0..30_000).for_each(|_| histogram.add(20));
         assert_eq!(histogram.percentile(1), histogram.percentile(99));
         assert!(histogram.len() < FULL);
     }

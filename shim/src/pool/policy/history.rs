@@ -5,20 +5,24 @@
 //! had come (the 99th). The paper's buckets are minutes; ours are a quarter of a power of two. Where the histogram
 //! says nothing (few values, too many beyond four hours, or evenly spread), sandboxes are kept a fixed time.
 //!
-//! How many: measured, not modelled. A launch draws one from the stock, a finished fork puts one back; the deepest
-//! draw of each busy period is what would have had to be there. That is Little's law with its safety factor: the
-//! draw is rate times refill time on the average, and the histogram of its peaks says how far above that it goes,
-//! whether because arrivals are random, come in bursts, or outrun the forks.
+//! How many: measured, not modelled. A launch draws one from the stock, a finished fork puts one back; how deep the
+//! stock is drawn at a launch is the least stock that would have served it. So the histogram of depths is the curve
+//! of hit rate against stock, and its 99th percentile is Little's law with its safety factor: rate times refill time
+//! on the average, and as much more as arrivals are random, come in bursts, or outrun the forks.
 
-use super::config::{HOUR, Nanos, SECOND};
+use super::config::{HOUR, MILLISECOND, Nanos, SECOND};
 use super::histogram::Histogram;
 
 /// Idle times are counted in tenths of a second.
 const UNIT: Nanos = SECOND / 10;
-/// A pause this long ends a busy period.
+/// A pause this long is an idle time, and what was missing from the stock is forgotten.
 const QUIET: Nanos = SECOND;
-/// A busy period without a pause is counted as several of this length.
+/// About what a fork takes: where nothing is kept, launches that are so far apart would each find the stock whole.
+const REFILL: Nanos = 10 * MILLISECOND;
+/// The deepest draw of so long a time is provided for at once.
 const PERIOD: Nanos = 10 * SECOND;
+/// Launches count for the rate while they are about so old.
+const RECENT: Nanos = HOUR;
 /// Longer idle times are not told apart.
 pub(super) const HORIZON: Nanos = 4 * HOUR;
 /// Shorter absences are not worth it.
@@ -26,40 +30,37 @@ const WORTH_LEAVING: Nanos = 20 * SECOND;
 /// So many idle times are a pattern, if they are concentrated by so much.
 const FEW: u32 = 4;
 const CONCENTRATED: f64 = 2.0;
-/// Of the launches, so many percent are to find a sandbox.
-const COVERED: u64 = 99;
 
 #[derive(Debug, Clone)]
 pub(super) struct History {
     last: Option<Nanos>,
-    /// The busy period: its beginning, its launches; launches a second of the one before, if it went straight on.
-    began: Nanos,
-    launches: u32,
-    rate: f64,
-    /// Sandboxes missing from the stock, and the most of them in this busy period.
+    /// Launches, the older the less; how many of them followed soon upon another, and after how many seconds in all.
+    recent: f64,
+    followers: f64,
+    gaps: f64,
+    /// Sandboxes missing from the stock, and the most of them since then.
     draw: u32,
     peak: u32,
+    since: Nanos,
     idle: Histogram<70>,
-    peaks: Histogram<40>,
+    depths: Histogram<40>,
     /// From `idle`: how long after a launch sandboxes are worth keeping, from and to.
     window: Option<(Nanos, Nanos)>,
-    /// From `peaks`.
-    usual: u32,
 }
 
 impl History {
     pub(super) const fn new() -> Self {
         Self {
             last: None,
-            began: 0,
-            launches: 0,
-            rate: 0.0,
+            recent: 0.0,
+            followers: 0.0,
+            gaps: 0.0,
             draw: 0,
             peak: 0,
+            since: 0,
             idle: Histogram::new(),
-            peaks: Histogram::new(),
+            depths: Histogram::new(),
             window: None,
-            usual: 0,
         }
     }
 
@@ -67,53 +68,33 @@ impl History {
         self.last
     }
 
-    pub(super) fn launched(&mut self, now: Nanos) {
+    /// `whole`: nothing is missing from the stock, or nothing is kept.
+    pub(super) fn launched(&mut self, now: Nanos, whole: bool) {
         let idle = self.last.map_or(0, |last| now - last);
         if idle >= QUIET {
-            self.end_period(0.0);
-            (self.began, self.draw, self.peak) = (now, 0, 0);
+            (self.since, self.draw, self.peak) = (now, 0, 0);
             self.idle.add(idle / UNIT);
             self.window = self.pattern();
-        } else if self.last.is_none() {
-            self.began = now;
-        } else if now - self.began >= PERIOD {
-            self.end_period(self.rate_since_it_began(now));
-            (self.began, self.peak) = (now, self.draw);
+        } else if now - self.since >= PERIOD {
+            (self.since, self.peak) = (now, self.draw);
         }
+        if whole && idle >= REFILL {
+            self.draw = 0;
+        }
+        let fading = fading(idle);
+        self.recent = self.recent * fading + 1.0;
+        let follows = self.last.is_some() && idle < QUIET;
+        self.followers = self.followers * fading + f64::from(u8::from(follows));
+        self.gaps = self.gaps * fading + if follows { seconds(idle) } else { 0.0 };
         self.last = Some(now);
-        self.launches += 1;
         self.draw += 1;
         self.peak = self.peak.max(self.draw);
+        self.depths.add(self.draw.into());
     }
 
     /// A fork has finished; `whole`: nothing is missing from the stock any more.
     pub(super) fn refilled(&mut self, whole: bool) {
         self.draw = if whole { 0 } else { self.draw.saturating_sub(1) };
-    }
-
-    fn end_period(&mut self, rate: f64) {
-        self.rate = rate;
-        self.launches = 0;
-        self.peaks.add(u64::from(self.peak));
-        self.usual = self.covering();
-    }
-
-    fn rate_since_it_began(&self, now: Nanos) -> f64 {
-        f64::from(self.launches) / seconds((now - self.began).max(SECOND))
-    }
-
-    /// The least stock with which the covered share of launches would have found a sandbox.
-    fn covering(&self) -> u32 {
-        let all: u64 = self.peaks.buckets().map(|(_, peak, count)| peak * u64::from(count)).sum();
-        let (mut below, mut at_least) = (0, u64::from(self.peaks.len() - self.peaks.beyond()));
-        for (_, peak, count) in self.peaks.buckets() {
-            if (below + peak * at_least) * 100 >= all * COVERED {
-                return u32::try_from(peak).unwrap_or(u32::MAX);
-            }
-            below += peak * u64::from(count);
-            at_least -= u64::from(count);
-        }
-        0
     }
 
     fn pattern(&self) -> Option<(Nanos, Nanos)> {
@@ -131,40 +112,47 @@ impl History {
     pub(super) fn worth_keeping(&self, now: Nanos, keep_alive: Nanos) -> u32 {
         let (from, to) = self.window.unwrap_or((0, keep_alive));
         match self.last {
-            Some(last) if (from..=to).contains(&(now - last)) => self.usual.max(self.peak),
+            Some(last) if (from..=to).contains(&(now - last)) => {
+                let usual = self.depths.percentile(99).map_or(0, |(_, depth)| depth);
+                u32::try_from(usual).unwrap_or(u32::MAX).max(self.peak)
+            }
             _ => 0,
         }
     }
 
     /// Launches a second that are to be expected while sandboxes are kept from now on.
-    pub(super) fn intensity(&self, now: Nanos, keep_alive: Nanos) -> f64 {
+    pub(super) fn intensity(&self, now: Nanos) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let elapsed = now - last;
         if elapsed < QUIET {
-            return self.rate.max(self.rate_since_it_began(now));
+            let alone = (self.recent - self.followers) * seconds(QUIET);
+            return self.followers / (self.gaps + alone);
         }
-        let Some((_, to)) = self.window else { return 1.0 / seconds(elapsed + keep_alive) };
-        // Of the past idle times that lasted this long: how many ended in time, and what keeping costs until then.
-        let (mut hits, mut kept) = (0.0, seconds(to.saturating_sub(elapsed).max(UNIT)));
-        for (low, high, count) in self.idle.buckets() {
-            let end = (low + high).div_ceil(2) * UNIT;
-            if end > elapsed && end <= to {
-                hits += f64::from(count);
-                kept += f64::from(count) * seconds(end - elapsed);
+        // Of the past idle times that lasted this long, how many ended soon, and what keeping would have cost until
+        // then; as if there had been one more that did not.
+        let soon = PERIOD.max(elapsed / 4);
+        let (mut all, mut hits, mut kept) = (0, 0.0, seconds(soon));
+        for (_, high, count) in self.idle.buckets() {
+            let rest = ((high + 1) * UNIT).saturating_sub(elapsed);
+            if rest > 0 {
+                all += count;
+                hits += if rest <= soon { f64::from(count) } else { 0.0 };
+                kept += f64::from(count) * seconds(rest.min(soon));
             }
         }
-        hits / kept
+        if all == 0 { self.recent * fading(elapsed) / seconds(RECENT) } else { hits / kept }
     }
 
-    /// The share of busy periods, the last one included, that took as many sandboxes as this.
-    pub(super) fn share(&self, count: u32) -> f64 {
-        let buckets = self.peaks.buckets().filter(|(_, peak, _)| *peak >= u64::from(count));
-        let before: u32 = buckets.map(|(_, _, count)| count).sum();
-        let as_many = before + self.peaks.beyond() + u32::from(self.peak >= count);
-        f64::from(as_many) / f64::from(self.peaks.len() + 1)
+    /// The share of launches that the last one of a stock of this size serves.
+    pub(super) fn share(&self, stock: u32) -> f64 {
+        self.depths.density(stock.into())
     }
 }
 
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / SECOND as f64
+}
+
+fn fading(span: Nanos) -> f64 {
+    (-seconds(span) / seconds(RECENT)).exp()
 }

@@ -30,7 +30,7 @@ impl Policy {
             key.launches = 0;
         }
         key.launches = key.launches.saturating_add(1);
-        key.history.launched(self.now);
+        key.history.launched(self.now, true);
         if key.launches >= OFTEN && self.now >= key.ask_again {
             if self.learned().count() < self.config.max_learned_pools as usize {
                 key.ask_again = self.now + ASK_AGAIN;

@@ -61,6 +61,7 @@ pub struct Policy {
     last_grant: Nanos,
     standing_back_since: Option<Nanos>,
     keys: BTreeMap<BundleKey, Key>,
+    planned_at: Nanos,
     plan_again: Nanos,
     refill_again: Nanos,
     /// What the last `WakeAt` said.
@@ -103,6 +104,7 @@ impl Policy {
             last_grant: 0,
             standing_back_since: None,
             keys: BTreeMap::new(),
+            planned_at: 0,
             plan_again: 0,
             refill_again: Nanos::MAX,
             wake: 0,

@@ -5,13 +5,15 @@
 //! What is already there counts for a little more, so that two pools of like value don't take turns.
 
 use super::Policy;
-use super::config::{Nanos, SECOND};
+use super::config::{MILLISECOND, Nanos, SECOND};
 use super::words::{End, PoolId};
 
 /// How often the targets are looked at again.
 const EVERY: Nanos = SECOND;
+/// The same while a pool that is launched from lacks memory.
+const SOON: Nanos = 20 * MILLISECOND;
 /// What a sandbox that is there is worth, compared to one that would have to be made.
-const BEING_THERE: f64 = 1.25;
+const BEING_THERE: f64 = 1.5;
 /// Pressure (avg10, in percent) at which the memory allowed shrinks: to the floors, and below them.
 const SOME: f32 = 20.0;
 const FULL: f32 = 5.0;
@@ -43,6 +45,7 @@ struct Unit {
 impl Policy {
     /// Looks at all targets again, and destroys what is above them.
     pub(super) fn plan(&mut self) {
+        self.planned_at = self.now;
         self.plan_again = self.now + EVERY;
         for stock in self.pools.values_mut() {
             stock.target = stock.desired(self.now, &self.config);
@@ -70,7 +73,7 @@ impl Policy {
         let mut units = Vec::new();
         for (pool, stock) in &mut self.pools {
             let there = stock.supply();
-            for (count, value) in (0..).zip(stock.values(self.now, &self.config)) {
+            for (count, value) in (0..).zip(stock.values(self.now)) {
                 let value = if count < there { value * BEING_THERE } else { value };
                 units.push(Unit { pool: *pool, floor: (count < stock.spec.min).then_some(count), value });
             }
@@ -89,7 +92,8 @@ impl Policy {
         }
     }
 
-    /// After a claim: the pool may desire more, and gets it at once if there is memory.
+    /// After a claim: the pool may desire more, and gets it at once if there is memory; if not, it is soon seen
+    /// whether others should make room.
     pub(super) fn raise(&mut self, pool: PoolId) {
         let Some(stock) = self.pools.get_mut(&pool) else { return };
         let desired = stock.desired(self.now, &self.config);
@@ -98,6 +102,9 @@ impl Policy {
             let room = self.memory.allowed.saturating_sub(self.planned()) / cost;
             let more = u32::try_from(room).unwrap_or(u32::MAX).min(desired - target);
             self.with(pool, |stock| stock.target += more);
+            if more < desired - target {
+                self.plan_again = self.plan_again.min(self.planned_at + SOON);
+            }
         }
     }
 

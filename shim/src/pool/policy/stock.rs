@@ -85,9 +85,14 @@ impl Stock {
 
     /// What the first, the second, and so on up to the target would save: launches a second that would otherwise
     /// be cold, for each byte.
-    pub(super) fn values(&self, now: Nanos, config: &Config) -> impl Iterator<Item = f64> {
-        let first = self.history.intensity(now, config.keep_alive) / self.spec.cost.max(1) as f64;
-        (1..=self.target).map(move |count| first * self.history.share(count))
+    pub(super) fn values(&self, now: Nanos) -> impl Iterator<Item = f64> {
+        let all = self.history.intensity(now) / self.spec.cost.max(1) as f64;
+        (1..=self.target).map(move |count| all * self.history.share(count))
+    }
+
+    pub(super) fn launched(&mut self, now: Nanos) {
+        let whole = self.forking.is_empty() && count(self.parked.len()) >= self.target;
+        self.history.launched(now, whole);
     }
 
     pub(super) fn fork_failed(&mut self, now: Nanos) {

@@ -129,12 +129,9 @@ fn failing_forks_are_tried_again_ever_more_slowly() {
 fn a_busy_pool_starves_no_floor_and_no_target() {
     let mut world = World::new(Config { max_forks: 2, ..Config::default() });
     world.declare(A, spec(0, 64));
-    world.claim(A, 1, false); // desires one from now on
-    for _ in 0..20 {
-        world.claim(B, 2, true);
-    }
     world.declare(B, spec(40, 64));
     world.declare(PoolId(3), spec(2, 2));
+    world.claim(A, 1, false); // desires one from now on
     for _ in 0..60 {
         world.claim(B, 2, true);
         world.finish_a_fork();
