@@ -28,6 +28,8 @@ pub(super) struct Pool {
     pub(super) learned: bool,
     /// Whether its declaration is a file of ours.
     stored: bool,
+    /// Bytes, once one was weighed.
+    pub(super) cost: Option<u64>,
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) trouble: Option<String>,
@@ -205,7 +207,8 @@ impl Daemon {
         let Kept { min, max, learned, stored } = kept;
         let generation = generation(&bundle).unwrap_or(Generation(0));
         let (hits, misses, trouble) = (0, 0, None);
-        let pool = Pool { name, bundle, min, max, generation, learned, stored, hits, misses, trouble };
+        let cost = None;
+        let pool = Pool { name, bundle, min, max, generation, learned, stored, cost, hits, misses, trouble };
         if stored && let Err(message) = self.pools.store(&pool) {
             log::warn(&message);
         }
@@ -262,6 +265,7 @@ impl Daemon {
             return;
         }
         pool.generation = now;
+        pool.cost = None;
         let bundle = pool.bundle.clone();
         self.tell_forker(&ToForker::Prepare { pool: id.0, bundle });
         self.decide(Event::GenerationChanged { pool: id, generation: now });

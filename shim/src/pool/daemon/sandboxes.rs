@@ -1,7 +1,7 @@
 //! Sandboxes from their making to their end: what the policy decides is carried out here, and what becomes of it is
 //! told to the policy.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hearth::container::Container;
@@ -56,8 +56,6 @@ struct Sandbox {
     killed: bool,
     /// Nobody waits for it: its record is kept.
     detached: bool,
-    /// When it is to be killed, in nanoseconds of CLOCK_MONOTONIC; and whether it was.
-    deadline: Option<u64>,
     timed_out: bool,
     end: Option<End>,
     /// To be taken away as soon as it has ended.
@@ -72,6 +70,8 @@ pub(super) struct Sandboxes {
     /// Of this life of the daemon: names are never used twice.
     life: Option<String>,
     ended: HashMap<String, Ended>,
+    /// When which sandbox is to be killed.
+    deadlines: BTreeSet<(u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,11 +128,14 @@ impl Daemon {
             self.kill(number);
             return;
         }
-        let pool = one.pool;
+        let (pool, name) = (one.pool, one.name.clone());
+        let mut cost = super::pools::COST;
         if let Some(pool) = self.pools.all.get_mut(&pool) {
             pool.trouble = None;
+            // The first one is weighed, for all of them.
+            cost = *pool.cost.get_or_insert_with(|| weigh(&self.dirs.parked(), &name).unwrap_or(cost));
         }
-        self.decide(Event::Ready { sandbox: SandboxId(number), cost: super::pools::COST });
+        self.decide(Event::Ready { sandbox: SandboxId(number), cost });
     }
 
     pub(super) fn on_failed(&mut self, number: u64, message: String) {
@@ -303,8 +306,9 @@ impl Daemon {
         one.id = Some(id.clone());
         one.stage = Stage::Leased;
         one.detached = launch.detach;
-        one.deadline = launch.timeout.map(|timeout| now().saturating_add(timeout.saturating_mul(1_000_000)));
-        let mark = Mark { detached: one.detached, deadline: one.deadline };
+        let deadline = launch.timeout.map(|timeout| now().saturating_add(timeout.saturating_mul(1_000_000)));
+        self.sandboxes.deadlines.extend(deadline.map(|deadline| (deadline, number)));
+        let mark = Mark { detached: launch.detach, deadline };
         mark.write(&self.dirs, &id).map_err(|error| gone(&error.to_string()))?;
         let (pid, own_name) = (one.pid, one.name == id);
         adjust(&self.root, &id, own_name, launch).map_err(|error| Trouble::Sandbox(error.chain()))?;
@@ -343,11 +347,11 @@ impl Daemon {
                 ended: running.is_none(),
                 pidfd: running.map(|(_, pidfd)| pidfd),
                 detached: mark.detached,
-                deadline: mark.deadline,
                 ..Sandbox::default()
             };
             let ended = one.ended;
             self.sandboxes.insert(number, one);
+            self.sandboxes.deadlines.extend(mark.deadline.map(|deadline| (deadline, number)));
             let sandbox = SandboxId(number);
             self.decide(Event::FoundRunning { sandbox, caller: Caller(0) });
             if ended {
@@ -422,20 +426,19 @@ impl Daemon {
 impl Daemon {
     /// Kills what is beyond its deadline.
     pub(super) fn keep_deadlines(&mut self) {
-        let now = now();
-        let late = |one: &Sandbox| !one.ended && one.deadline.is_some_and(|deadline| deadline <= now);
-        let late: Vec<u64> =
-            self.sandboxes.all.iter().filter(|(_, one)| late(one)).map(|(number, _)| *number).collect();
-        for number in late {
-            if let Some(one) = self.sandboxes.all.get_mut(&number) {
-                (one.timed_out, one.deadline) = (true, None);
+        while let Some((deadline, number)) = self.sandboxes.deadlines.first().copied()
+            && deadline <= now()
+        {
+            self.sandboxes.deadlines.pop_first();
+            if let Some(one) = self.sandboxes.all.get_mut(&number).filter(|one| !one.ended) {
+                one.timed_out = true;
+                self.kill(number);
             }
-            self.kill(number);
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.sandboxes.all.values().filter_map(|one| one.deadline).min()
+        self.sandboxes.deadlines.first().map(|(deadline, _)| *deadline)
     }
 }
 
@@ -443,6 +446,7 @@ impl Daemon {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Mark {
     detached: bool,
+    /// Nanoseconds of CLOCK_MONOTONIC.
     deadline: Option<u64>,
 }
 
@@ -455,6 +459,13 @@ impl Mark {
         let text = std::fs::read(dirs.leased().join(id)).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
+}
+
+/// Bytes that a sandbox's memory cgroup is charged with, what the kernel needs for it included.
+fn weigh(parked: &std::path::Path, name: &str) -> Option<u64> {
+    let container = Container::open(&Root::new(parked).ok()?, name).ok()?;
+    let usage = container.record?.cgroups.stats().ok()?.memory.usage.usage;
+    Some(usage).filter(|usage| *usage > 0)
 }
 
 enum Trouble {
