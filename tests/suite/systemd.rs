@@ -28,7 +28,8 @@ cases! {
         a_scope_that_is_in_use_is_refused_and_left_alone,
         a_killed_create_leaves_no_unit,
         below_a_delegated_unit_none_is_made,
-        without_systemd_it_is_refused;
+        without_systemd_it_is_refused,
+        a_restore_into_a_unit_is_refused;
 }
 
 fn needs_systemd(t: &Ctx) {
@@ -368,4 +369,10 @@ fn without_systemd_it_is_refused(t: &Ctx) {
     );
     let out = c.launch("--cgroup-manager", &["systemd", "create"]).run();
     assert!(out.stderr.contains("a host that systemd has booted"), "{out:?}");
+}
+
+fn a_restore_into_a_unit_is_refused(t: &Ctx) {
+    let c = t.sleeper();
+    let out = c.launch("--systemd-cgroup", &["restore"]).run();
+    assert!(out.code == 1 && out.stderr.contains("not restored into a unit"), "{out:?}");
 }

@@ -42,6 +42,10 @@ pub struct Options {
 /// The exit status of the command: the container's, or 0 when detached.
 pub fn restore(root: &Root, options: &Options) -> Result<u8> {
     criu::require_root()?;
+    if options.container.systemd_cgroup {
+        let expected = "cgroupfs: a container is not restored into a unit of systemd's";
+        return Err(Error::invalid("--systemd-cgroup", "systemd", expected));
+    }
     let id = &options.container.id;
     crate::bundle::validate::id(id)?;
     let bundle = load::bundle(&options.container.bundle)?;
