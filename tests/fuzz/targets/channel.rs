@@ -32,7 +32,8 @@ fn feed<T: DeserializeOwned>(packets: &Packets) {
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8], count: usize) {
-    let fds: Vec<BorrowedFd<'_>> = (0..count).map(|_| socket.as_fd()).collect();
+    // Not the socket itself, which would keep its own stream open.
+    let fds: Vec<BorrowedFd<'_>> = (0..count).map(|_| rustix::stdio::stdin()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {

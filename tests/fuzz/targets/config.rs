@@ -10,7 +10,7 @@ use hearth::isolate::{cgroup, intel_rdt};
 use libfuzzer_sys::fuzz_target;
 
 static BUNDLE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let dir = PathBuf::from(format!("/dev/shm/hearth-fuzz-{}", std::process::id()));
+    let dir = PathBuf::from("/dev/shm/hearth-fuzz");
     fs::create_dir_all(&dir).unwrap();
     dir
 });
