@@ -29,6 +29,7 @@ mod paths;
 mod pool;
 mod process;
 mod refusals;
+mod rootless;
 mod run;
 mod scheduling;
 mod seccomp;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         pool::CASES,
         process::CASES,
         refusals::CASES,
+        rootless::CASES,
         run::CASES,
         scheduling::CASES,
         seccomp::CASES,

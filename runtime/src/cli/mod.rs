@@ -37,14 +37,21 @@ use crate::{Error, Result};
 /// What every verb may look at.
 #[derive(Debug)]
 pub(crate) struct Global {
-    pub(crate) root: Root,
+    /// `--root`
+    place: Option<PathBuf>,
+    /// `--rootless`, where it is not `auto`.
+    pub(crate) rootless: Option<bool>,
     /// Who makes new containers' groups.
     pub(crate) systemd_cgroup: bool,
 }
 
 impl Global {
+    fn root(&self) -> Result<Root> {
+        self.place.as_deref().map_or_else(Root::default_place, Root::new)
+    }
+
     fn container(&self, args: &ArgMatches) -> Result<Container> {
-        Container::open(&self.root, id(args))
+        Container::open(&self.root()?, id(args))
     }
 }
 
@@ -149,7 +156,13 @@ fn command_of(verbs: &[&Verb]) -> Command {
         .arg(path("log").help("File for the log [default: standard error]").value_name("FILE"))
         .arg(Arg::new("log-format").long("log-format").value_parser(["text", "json"]).default_value("text"))
         .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue).help("Log more"))
-        .arg(Arg::new("rootless").long("rootless").value_parser(["auto", "true", "false"]).hide(true))
+        .arg(
+            Arg::new("rootless")
+                .long("rootless")
+                .value_parser(["auto", "true", "false"])
+                .default_value("auto")
+                .help("Do without the cgroups that the caller may not make [auto: unless it is root]"),
+        )
         .arg(
             flag("systemd-cgroup").help("Have systemd make the cgroup, at the cgroupsPath SLICE:PREFIX:NAME"),
         )
@@ -186,9 +199,10 @@ fn global(matches: &ArgMatches) -> Result<Global> {
     let json = matches.get_one::<String>("log-format").is_some_and(|format| format == "json");
     let format = if json { log::Format::Json } else { log::Format::Text };
     log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
-    let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
+    let place = matches.get_one::<PathBuf>("root").cloned();
+    let rootless = matches.get_one::<String>("rootless").and_then(|word| word.parse().ok());
     let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
-    Ok(Global { root: Root::new(&root)?, systemd_cgroup: manager || matches.get_flag("systemd-cgroup") })
+    Ok(Global { place, rootless, systemd_cgroup: manager || matches.get_flag("systemd-cgroup") })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.
@@ -205,15 +219,6 @@ fn check_preserved(args: &ArgMatches) -> Result<()> {
             "an open descriptor",
         ))
     })
-}
-
-fn default_root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !rustix::process::geteuid().is_root() && !dir.is_empty() => {
-            PathBuf::from(dir).join("hearth")
-        }
-        _ => PathBuf::from("/run/hearth"),
-    }
 }
 
 fn id_arg() -> Arg {

@@ -88,6 +88,7 @@ pub(super) fn options(id: &str, timeline: bool) -> Options {
         no_pivot: false,
         no_new_keyring: false,
         systemd_cgroup: false,
+        rootless: None,
         runs: false,
         detach: false,
         parks: true,
