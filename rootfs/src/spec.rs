@@ -121,11 +121,29 @@ pub struct Namespace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Root,
-    /// `runc spec --rootless`: a user namespace with this one user and group in it.
+    /// `runc spec --rootless`: a user namespace with this one user and group in it, as its root.
     Rootless {
         uid: u32,
         gid: u32,
     },
+    /// The same, and subordinate ids from 1 on.
+    Subordinate {
+        uid: u32,
+        gid: u32,
+        uids: Range,
+        gids: Range,
+    },
+}
+
+/// Subordinate ids: the first one, and how many.
+pub type Range = (u32, u32);
+
+impl Owner {
+    /// This process's user, without subordinate ids.
+    pub fn caller() -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if uid.is_root() { Self::Root } else { Self::Rootless { uid: uid.as_raw(), gid: gid.as_raw() } }
+    }
 }
 
 const CAPABILITIES: &[&str] = &["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -202,9 +220,9 @@ fn mounts(owner: Owner) -> Vec<Mount> {
         source,
         options,
     };
-    // group 5 (tty) is not in a rootless container's one-entry map
+    // group 5 (tty) is not in a container's one-entry map
     let devpts: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
-    let devpts = if rootless { &devpts[..5] } else { devpts };
+    let devpts = if matches!(owner, Owner::Rootless { .. }) { &devpts[..5] } else { devpts };
     vec![
         mount("/proc", "proc", "proc", &[]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -219,6 +237,10 @@ fn mounts(owner: Owner) -> Vec<Mount> {
         },
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
     ]
+}
+
+fn map(container_id: u32, (host_id, size): Range) -> IdMapping {
+    IdMapping { container_id, host_id, size }
 }
 
 fn linux(owner: Owner, cgroup2: bool) -> Linux {
@@ -237,8 +259,12 @@ fn linux(owner: Owner, cgroup2: bool) -> Linux {
             linux.resources = Some(Resources { devices: vec![DeviceRule { allow: false, access: "rwm" }] });
         }
         Owner::Rootless { uid, gid } => {
-            linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: uid, size: 1 }];
-            linux.gid_mappings = vec![IdMapping { container_id: 0, host_id: gid, size: 1 }];
+            linux.uid_mappings = vec![map(0, (uid, 1))];
+            linux.gid_mappings = vec![map(0, (gid, 1))];
+        }
+        Owner::Subordinate { uid, gid, uids, gids } => {
+            linux.uid_mappings = vec![map(0, (uid, 1)), map(1, uids)];
+            linux.gid_mappings = vec![map(0, (gid, 1)), map(1, gids)];
         }
     }
     if cgroup2 {

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use crate::user;
+
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n";
 
@@ -86,6 +88,36 @@ impl Config {
     pub fn no_namespace(&mut self, kind: &str) {
         let list = self.0.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
         list.expect("the fixture has namespaces").retain(|namespace| namespace["type"] != kind);
+    }
+
+    /// As `runc spec --rootless` has it: a user namespace with one user and group in it, the host's network.
+    pub fn rootless(&mut self) {
+        self.namespace("user", None);
+        self.no_namespace("network");
+        self.map(0, user::UID, 1);
+        self.remove("/linux/resources");
+        let mounts = self.0["mounts"].as_array_mut().expect("the fixture has mounts");
+        for mount in mounts {
+            if mount["destination"] == "/sys" {
+                let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+                *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": options});
+            }
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+    }
+
+    /// One more range of users and groups.
+    pub fn map(&mut self, inside: u32, outside: u32, size: u32) {
+        for list in ["/linux/uidMappings", "/linux/gidMappings"] {
+            self.push(list, json!({"containerID": inside, "hostID": outside, "size": size}));
+        }
+    }
+
+    /// Beside the user as root, all of its subordinate ids, from 1.
+    pub fn subordinate(&mut self) {
+        self.map(1, user::SUBID, user::SUBIDS);
     }
 
     /// The same five sets for all of these names.

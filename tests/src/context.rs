@@ -1,6 +1,6 @@
 //! What a case is and what it gets.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::ffi::OsString;
 use std::fs;
 use std::panic::panic_any;
@@ -12,6 +12,7 @@ use crate::container::Container;
 use crate::invoke::{Invocation, Out};
 use crate::leaks::Before;
 use crate::runtime::{Runtime, find};
+use crate::user::{self, User};
 
 /// For which runtimes a case judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +46,29 @@ pub struct Ctx {
     token: String,
     sequence: Cell<u32>,
     ids: RefCell<Vec<String>>,
+    user: RefCell<Option<User>>,
 }
 
 impl Ctx {
     pub(crate) fn new(dir: PathBuf, token: String, runtime: Runtime) -> Self {
-        Self { dir, runtime, token, sequence: Cell::new(0), ids: RefCell::default() }
+        let (sequence, ids, user) = (Cell::new(0), RefCell::default(), RefCell::default());
+        Self { dir, runtime, token, sequence, ids, user }
+    }
+
+    /// From here on bundles are an ordinary user's, with a config as [`Config::rootless`] makes it, and so is the
+    /// runtime's process.
+    pub fn become_user(&self) {
+        user::own(&self.root(), user::UID);
+        *self.user.borrow_mut() = Some(User::new(&self.dir, &self.runtime.path));
+    }
+
+    pub fn is_user(&self) -> bool {
+        self.user.borrow().is_some()
+    }
+
+    /// What the user of [`Ctx::become_user`] has.
+    pub fn user(&self) -> RefMut<'_, User> {
+        RefMut::map(self.user.borrow_mut(), |user| user.as_mut().expect("become_user comes first"))
     }
 
     pub(crate) fn next(&self) -> u32 {
@@ -81,8 +100,14 @@ impl Ctx {
         let dir = self.scratch();
         bundle::make_rootfs(&dir.join("rootfs"));
         let mut config = Config::default();
+        if self.is_user() {
+            config.rootless();
+        }
         edit(&mut config);
         config.write(&dir);
+        if self.is_user() {
+            user::own(&dir, user::UID);
+        }
         dir
     }
 
@@ -114,7 +139,10 @@ impl Ctx {
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Invocation<'_> {
         let mut full: Vec<OsString> = vec!["--root".into(), self.root().into()];
         full.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
-        Invocation::new(self, self.runtime.path.as_ref(), &full)
+        match &*self.user.borrow() {
+            Some(user) => user.wrap(Invocation::new(self, user.runtime.as_ref(), &full)),
+            None => Invocation::new(self, self.runtime.path.as_ref(), &full),
+        }
     }
 
     pub fn rt<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Out {

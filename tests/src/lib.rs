@@ -7,7 +7,8 @@
 //!   machine shows up in a worker's namespaces.
 //! - [`leaks`]: after every case the worker compares mounts, processes, cgroups and files with those before.
 //! - [`context`]: what a case gets: a directory, unique ids, the runtime; [`invoke`] runs commands, [`container`]
-//!   wraps one id, [`bundle`] makes bundles, [`terminal`] speaks to consoles, [`program`] makes tiny executables.
+//!   wraps one id, [`bundle`] makes bundles, [`terminal`] speaks to consoles, [`program`] makes tiny executables,
+//!   [`user`] is an ordinary user to run the runtime as.
 //!
 //! [`mod@bench`] is the benchmark `hearth-bench`, which shares the bundles and tiny executables; [`sim`] is `pool-sim`,
 //! which shares its tables and pictures.
@@ -26,6 +27,7 @@ pub mod runner;
 pub mod runtime;
 pub mod sim;
 pub mod terminal;
+pub mod user;
 
 pub use bundle::Config;
 pub use container::Container;

@@ -9,6 +9,23 @@ const HEADERS: usize = 64 + 56;
 
 /// Writes a static x86-64 executable that makes one system call and exits with its errno (0 where it succeeded).
 pub fn syscall(path: &Path, number: u32, args: &[u64]) {
+    write(path, &code(number, args));
+}
+
+/// One that clears the read-only flag of the mount whose root is its standard input (mount_setattr(2)).
+pub fn clear_read_only(path: &Path) {
+    const MOUNT_SETATTR: u32 = 442;
+    const AT_EMPTY_PATH: u64 = 0x1000;
+    let attr: Vec<u8> = [0_u64, 1, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let call = |attr: u64| {
+        // The path is empty: its NUL is the first byte of the struct.
+        code(MOUNT_SETATTR, &[0, attr, AT_EMPTY_PATH, attr, 32])
+    };
+    let address = BASE + HEADERS as u64 + call(0).len() as u64;
+    write(path, &[call(address), attr].concat());
+}
+
+fn code(number: u32, args: &[u64]) -> Vec<u8> {
     // mov esi.. are 10-byte movabs into rdi, rsi, rdx, r10, r8, r9 in the kernel's order.
     const MOVES: [[u8; 2]; 6] =
         [[0x48, 0xbf], [0x48, 0xbe], [0x48, 0xba], [0x49, 0xba], [0x49, 0xb8], [0x49, 0xb9]];
@@ -21,10 +38,10 @@ pub fn syscall(path: &Path, number: u32, args: &[u64]) {
     code.extend(number.to_le_bytes());
     code.extend([0x0f, 0x05]); // syscall
     code.extend(EXIT_WITH_ERRNO);
-    write(path, &code);
+    code
 }
 
-/// The same through the 32-bit entry, `int 0x80`, which seccomp sees as another architecture.
+/// [`syscall`] through the 32-bit entry, `int 0x80`, which seccomp sees as another architecture.
 pub fn syscall_i386(path: &Path, number: u32) {
     let mut code = vec![0xb8];
     code.extend(number.to_le_bytes());

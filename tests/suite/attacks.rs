@@ -9,6 +9,7 @@ use std::thread;
 
 use hearth_tests::bundle::install;
 use hearth_tests::context::eventually;
+use hearth_tests::program::clear_read_only;
 use hearth_tests::{Container, Ctx, cases, json};
 use rustix::fs::{CWD, RenameFlags};
 
@@ -28,6 +29,14 @@ cases! {
         a_mount_point_swapped_while_create_runs_leads_nowhere_outside,
         masks_do_not_come_from_the_roots_dev_null;
     hearth:
+        a_container_with_all_rights_cannot_overwrite_the_runtime,
+        a_users_cwd_among_the_runtimes_descriptors_leads_nowhere_outside,
+        a_users_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside,
+        a_users_runtime_cannot_be_overwritten,
+        a_users_exec_shows_no_directory_of_the_host,
+        a_users_container_cannot_write_cgroups,
+        a_users_terminal_does_not_follow_a_console_symlink,
+        a_users_masks_do_not_come_from_the_roots_dev_null,
         a_passwd_that_is_a_fifo_hangs_nothing,
         init_has_nothing_of_its_caller;
 }
@@ -64,45 +73,95 @@ fn an_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t: &Ctx) {
     assert!(!is_outside(&out.stdout), "{out:?}");
 }
 
-/// Starts the probe as the container's program and gives its output once `during` is over.
+fn a_users_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t: &Ctx) {
+    t.become_user();
+    a_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t);
+}
+
+fn a_users_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t: &Ctx) {
+    t.become_user();
+    an_exec_cwd_among_the_runtimes_descriptors_leads_nowhere_outside(t);
+}
+
+fn a_users_exec_shows_no_directory_of_the_host(t: &Ctx) {
+    t.become_user();
+    an_exec_shows_no_directory_of_the_host(t);
+}
+
+fn a_users_container_cannot_write_cgroups(t: &Ctx) {
+    t.become_user();
+    a_container_without_cgroup_namespace_cannot_write_its_cgroups(t);
+}
+
+fn a_users_terminal_does_not_follow_a_console_symlink(t: &Ctx) {
+    t.become_user();
+    a_terminal_does_not_follow_a_console_symlink(t);
+}
+
+fn a_users_masks_do_not_come_from_the_roots_dev_null(t: &Ctx) {
+    t.become_user();
+    masks_do_not_come_from_the_roots_dev_null(t);
+}
+
+/// Starts the probe as the container's program and gives its output; meanwhile `during` happens over and over.
 fn probed(c: &Container<'_>, during: impl Fn()) -> String {
     with_probe(c);
-    let run = c.launch("run", &[]).spawn();
+    let mut run = c.launch("run", &[]).spawn();
     eventually("the probe", || run.stdout_so_far().contains("ready").then_some(()));
-    during();
+    while !run.is_over() {
+        during();
+    }
     run.finish().ok().stdout
 }
 
 fn the_runtimes_executable_cannot_be_overwritten(t: &Ctx) {
+    overwrite(t, |_| {});
+}
+
+fn a_container_with_all_rights_cannot_overwrite_the_runtime(t: &Ctx) {
+    // With CAP_SYS_ADMIN a mount's read-only flag can be cleared by whoever holds the mount's root.
+    overwrite(t, |c| clear_read_only(&c.rootfs("flip")));
+}
+
+fn a_users_runtime_cannot_be_overwritten(t: &Ctx) {
+    // Which is the user's own file, so that nothing but its being read-only is in the way.
+    t.become_user();
+    overwrite(t, |c| clear_read_only(&c.rootfs("flip")));
+}
+
+fn overwrite(t: &Ctx, equip: impl FnOnce(&Container<'_>)) {
     // CVE-2019-5736: a script whose interpreter is /proc/self/exe makes the runtime run inside, where it can be held.
-    let own = t.scratch().join("runtime");
-    install(&t.runtime.path, &own);
+    let own = if t.is_user() { t.user().runtime.clone() } else { t.scratch().join("runtime") };
+    if !t.is_user() {
+        install(&t.runtime.path, &own);
+    }
     let before = fs::read(&own).expect("read the runtime");
     let c = t.container(|c| {
-        c.args(&["/probe", "overwrite", "4"]);
+        c.args(&["/probe", "overwrite", "20"]);
         c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
     });
+    equip(&c);
     fs::write(c.rootfs("evil"), "#!/proc/self/exe\n").expect("write the script");
     t.host("chmod", &["755", &c.rootfs("evil").to_string_lossy()]).ok();
     let (own_path, root) = (own.to_string_lossy(), t.root());
     let seen = probed(&c, || {
-        for _ in 0..20 {
-            t.host(&own_path, &["--root", &root.to_string_lossy(), "exec", &c.id, "/evil"]);
-        }
+        match t.is_user() {
+            true => c.exec(&["/evil"]),
+            false => t.host(&own_path, &["--root", &root.to_string_lossy(), "exec", &c.id, "/evil"]),
+        };
     });
+    assert!(seen.ends_with("nothing\n"), "{seen}");
     assert_eq!(fs::read(&own).expect("read the runtime"), before, "the runtime was overwritten: {seen}");
     assert!(!seen.contains("held 0 executables"), "the probe never held the runtime: {seen}");
 }
 
 fn an_exec_shows_no_directory_of_the_host(t: &Ctx) {
     let c = t.container(|c| {
-        c.args(&["/probe", "watch", "4"]);
+        c.args(&["/probe", "watch", "20"]);
         c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
     });
     let seen = probed(&c, || {
-        for _ in 0..20 {
-            c.exec(&["true"]).ok();
-        }
+        c.exec(&["true"]);
     });
     assert!(!seen.contains("saw 0 processes"), "the probe saw no exec: {seen}");
     assert!(seen.ends_with("nothing\n"), "directories of the host: {seen}");
@@ -112,11 +171,11 @@ fn an_exec_shows_no_directory_of_the_host(t: &Ctx) {
 fn a_careless_join_shows_directories_of_the_host(t: &Ctx) {
     t.needs_tool("nsenter");
     let c = t.container(|c| {
-        c.args(&["/probe", "watch", "1"]);
+        c.args(&["/probe", "watch", "20"]);
         c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
     });
     let seen = probed(&c, || {
-        t.host("nsenter", &["--target", &c.pid().to_string(), "--pid", "sleep", "0.2"]).ok();
+        t.host("nsenter", &["--target", &c.pid().to_string(), "--pid", "sleep", "0.2"]);
     });
     assert!(seen.contains("root: ") && seen.contains("cwd: "), "{seen}");
 }

@@ -30,6 +30,7 @@ mod paths;
 mod pool;
 mod process;
 mod refusals;
+mod rootless;
 mod run;
 mod scheduling;
 mod seccomp;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         pool::CASES,
         process::CASES,
         refusals::CASES,
+        rootless::CASES,
         run::CASES,
         scheduling::CASES,
         seccomp::CASES,

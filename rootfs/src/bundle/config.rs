@@ -36,6 +36,10 @@ pub(super) fn convert(
 
     let account = user::resolve(config.user().as_deref().unwrap_or_default(), &users.passwd, &users.group)?;
     spec.process.user = account.user;
+    if matches!(owner, Owner::Rootless { .. }) {
+        // the kernel lets nobody set groups who maps one group only
+        spec.process.user.additional_gids.clear();
+    }
     let command = [config.entrypoint(), config.cmd()];
     let args: Vec<_> = command.into_iter().flatten().flatten().cloned().collect();
     if !args.is_empty() {

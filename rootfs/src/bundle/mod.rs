@@ -36,8 +36,11 @@ const MAX_USERS: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// A plain tree instead of an overlay.
+    /// A plain tree instead of an overlay, which only the host's root can mount for others to see.
     pub copy: bool,
+    /// Whose files and config.json shall be. For subordinate ids the process is root of a user namespace that maps
+    /// them so.
+    pub owner: Owner,
     /// What the layers may add up to when decompressed.
     pub max_size: u64,
     /// Instead of this machine's.
@@ -71,7 +74,8 @@ pub fn parse_size(word: &str) -> Result<u64> {
 impl Default for Options {
     fn default() -> Self {
         let store = Store::default_path();
-        Self { copy: false, max_size: DEFAULT_MAX_SIZE, platform: None, plain_http: false, store }
+        let owner = Owner::caller();
+        Self { copy: false, owner, max_size: DEFAULT_MAX_SIZE, platform: None, plain_http: false, store }
     }
 }
 
@@ -131,7 +135,7 @@ impl Work<'_> {
             }
             return self.store.keep_for(record, &self.place.path); // it may have been moved
         }
-        if !self.options.copy && privilege() == Privilege::User {
+        if !self.options.copy && self.options.owner != Owner::Root {
             let source = io::ErrorKind::PermissionDenied.into();
             return Err(Error::NoOverlay { rootfs, source });
         }
@@ -202,7 +206,11 @@ impl Work<'_> {
     /// All layers into one plain tree.
     fn copy(&mut self, rootfs: &Path) -> Result<()> {
         let root = open_directory(rootfs)?;
-        let privilege = privilege();
+        let privilege = match self.options.owner {
+            Owner::Root => Privilege::Root,
+            Owner::Subordinate { .. } => Privilege::NamespaceRoot,
+            Owner::Rootless { .. } => Privilege::User,
+        };
         let mut budget = Budget::new(self.options.max_size);
         self.image.fetch(&self.image.layers.iter().collect::<Vec<_>>(), self.progress)?;
         for (index, layer) in self.image.layers.iter().enumerate() {
@@ -219,14 +227,7 @@ impl Work<'_> {
             passwd: users_file(root.as_fd(), "etc/passwd")?,
             group: users_file(root.as_fd(), "etc/group")?,
         };
-        let owner = match privilege() {
-            Privilege::Root => Owner::Root,
-            Privilege::User => Owner::Rootless {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            },
-        };
-        let spec = config::convert(&self.image.config, &users, owner, host_has_cgroup2_only())?;
+        let spec = config::convert(&self.image.config, &users, self.options.owner, host_has_cgroup2_only())?;
         let path = self.place.path.join("config.json");
         let json = spec
             .to_json()
@@ -251,10 +252,6 @@ fn apply(
     };
     layer::unpack(blob, &layer.promise, target, budget, &mut report)
         .map_err(|source| Error::Layer { layer: name.to_string(), source })
-}
-
-fn privilege() -> Privilege {
-    if rustix::process::geteuid().is_root() { Privilege::Root } else { Privilege::User }
 }
 
 fn users_file(root: BorrowedFd<'_>, path: &str) -> Result<String> {

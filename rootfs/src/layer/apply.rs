@@ -289,7 +289,7 @@ impl Apply<'_> {
         kind: FileType,
         (major, minor): (u32, u32),
     ) -> Result<(), LayerError> {
-        if kind != FileType::Fifo && self.target.privilege == Privilege::User {
+        if kind != FileType::Fifo && self.target.privilege != Privilege::Root {
             return Ok(()); // an ordinary user cannot make devices; a container's /dev is made at its start
         }
         let device = rustix::fs::makedev(major, minor);

@@ -387,6 +387,7 @@ fn mount(
         return Err(Error::invalid(field("options"), name, expected));
     }
     idmap_rules(&field("uidMappings"), spec, &options, host)?;
+    owner_rules(&field("options"), &options, host)?;
     if options.tmpcopyup && !matches!(&source, Source::New(kind, _) if kind == "tmpfs") {
         return Err(Error::invalid(field("options"), "tmpcopyup", "a tmpfs to copy up to"));
     }
@@ -394,6 +395,26 @@ fn mount(
     // An older spec allows relative destinations: they are taken from the root.
     let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
     Ok(Mount { destination, source, options })
+}
+
+/// Who owns a file system is a number in the container's user namespace, where the kernel refuses those that stand
+/// for nobody.
+fn owner_rules(field: &str, options: &Options, host: &Host) -> Result<()> {
+    for (key, value) in &options.data {
+        let maps = match key.as_str() {
+            "uid" => &host.uid_mappings,
+            "gid" => &host.gid_mappings,
+            _ => continue,
+        };
+        let id = value.as_ref().and_then(|value| value.parse::<u32>().ok());
+        let is_mapped = |id: u32| maps.iter().any(|(inside, _, size)| id >= *inside && id - inside < *size);
+        if host.new_namespaces & Ns::User as u64 != 0 && id.is_some_and(|id| !is_mapped(id)) {
+            let value = format!("{key}={}", value.as_deref().unwrap_or_default());
+            let expected = "an id that the container's mappings have";
+            return Err(Error::invalid(field, value, expected));
+        }
+    }
+    Ok(())
 }
 
 /// A mount is mapped by lists of its own, or by those of the container's user namespace.

@@ -24,6 +24,8 @@ pub struct Process {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// The kernel will refuse to set any groups, an empty list too: the caller's stay.
+    pub groups_denied: bool,
     pub umask: Option<u32>,
     pub capabilities: Option<Sets>,
     /// (resource, soft, hard)
@@ -87,6 +89,7 @@ impl Process {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            groups_denied: false,
             umask: user.umask(),
             capabilities: spec.capabilities().as_ref().map(Sets::from_spec),
             rlimits: spec

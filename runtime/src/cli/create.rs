@@ -9,5 +9,5 @@ pub(super) fn define(command: Command) -> Command {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    create::create(&global.root, &run::options(global, args, false)).map(|_| 0)
+    create::create(&global.root()?, &run::options(global, args, false)).map(|_| 0)
 }

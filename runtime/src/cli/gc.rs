@@ -16,7 +16,8 @@ pub(super) fn define(command: Command) -> Command {
 
 pub(super) fn run(global: &super::Global, args: &ArgMatches) -> crate::Result<u8> {
     let store = args.get_one::<PathBuf>("store").cloned().unwrap_or_else(Store::default_path);
-    let containers = delete::clean(&global.root)? + delete::clean_parked(&global.root)?;
+    let root = global.root()?;
+    let containers = delete::clean(&root)? + delete::clean_parked(&root)?;
     let freed = gc(&store)?;
     let mib = freed.bytes.div_ceil(1 << 20);
     let line = format!(

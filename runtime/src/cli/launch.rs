@@ -90,7 +90,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         stdin: args.get_flag("stdin"),
         json: args.get_flag("json"),
     };
-    launch::launch(&global.root, &options)
+    launch::launch(&global.root()?, &options)
 }
 
 pub(super) fn pool_arg(default: &'static str) -> Arg {

@@ -26,9 +26,9 @@ fn row(container: &Container) -> Result<Report> {
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     let mut rows = Vec::new();
-    for id in global.root.list()? {
+    for id in global.root()?.list()? {
         // One that is deleted meanwhile is not listed; one that cannot be read does not hide the others.
-        match Container::open(&global.root, &id).and_then(|container| row(&container)) {
+        match Container::open(&global.root()?, &id).and_then(|container| row(&container)) {
             Ok(row) => rows.push(row),
             Err(Error::NoContainer { .. }) => {}
             Err(error) => crate::observe::log::warn(&format!("container {id}: {}", error.chain())),

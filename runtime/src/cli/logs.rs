@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     const BETWEEN: Duration = Duration::from_millis(100);
     let id = id(args);
     crate::bundle::validate::id(id)?;
-    let path = global.root.logs().join(format!("{id}.log"));
+    let path = global.root()?.logs().join(format!("{id}.log"));
     let mut log = File::open(&path).map_err(Error::path("open", &path))?;
     let fail = |call| Error::path::<io::Error>(call, &path);
     match args.get_one::<u64>("tail") {
@@ -49,7 +49,8 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
 }
 
 fn is_running(global: &Global, id: &str) -> bool {
-    let status = Container::open(&global.root, id).and_then(|container| container.status());
+    let opened = global.root().and_then(|root| Container::open(&root, id));
+    let status = opened.and_then(|container| container.status());
     status.is_ok_and(|status| status != Status::Stopped)
 }
 

@@ -40,7 +40,10 @@ use crate::{Error, Result};
 /// What every verb may look at.
 #[derive(Debug)]
 pub(crate) struct Global {
-    pub(crate) root: Root,
+    /// `--root`
+    place: Option<PathBuf>,
+    /// `--rootless`, where it is not `auto`.
+    pub(crate) rootless: Option<bool>,
     /// Who makes new containers' groups.
     pub(crate) systemd_cgroup: bool,
     /// `--criu`
@@ -48,9 +51,17 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    fn container(&self, args: &ArgMatches) -> Result<Container> {
-        Container::open(&self.root, id(args))
+    fn root(&self) -> Result<Root> {
+        place(self.place.as_deref())
     }
+
+    fn container(&self, args: &ArgMatches) -> Result<Container> {
+        Container::open(&self.root()?, id(args))
+    }
+}
+
+fn place(asked: Option<&Path>) -> Result<Root> {
+    asked.map_or_else(Root::default_place, Root::new)
 }
 
 struct Verb {
@@ -110,10 +121,9 @@ pub fn main() -> u8 {
         return 1;
     }
     if let Some(quick) = quick::run(&args) {
-        let root = quick.root.unwrap_or_else(default_root);
-        let result = check_preserved(0).and_then(|()| global(&root, None, log::Format::Text, false));
-        let result =
-            result.and_then(|global| crate::container::run::run(&global.root, &quick.options, quick.keep));
+        let opened = check_preserved(0).and_then(|()| log::open(None, log::Format::Text, false));
+        let root = opened.and_then(|()| place(quick.root.as_deref()));
+        let result = root.and_then(|root| crate::container::run::run(&root, &quick.options, quick.keep));
         return told("run", 1, result);
     }
     // Only the verbs that are named are defined: the others cost as much as all the rest of the parsing. Where none
@@ -163,7 +173,13 @@ fn command_of(verbs: &[&Verb]) -> Command {
         .arg(path("log").help("File for the log [default: standard error]").value_name("FILE"))
         .arg(Arg::new("log-format").long("log-format").value_parser(["text", "json"]).default_value("text"))
         .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue).help("Log more"))
-        .arg(Arg::new("rootless").long("rootless").value_parser(["auto", "true", "false"]).hide(true))
+        .arg(
+            Arg::new("rootless")
+                .long("rootless")
+                .value_parser(["auto", "true", "false"])
+                .default_value("auto")
+                .help("Do without the cgroups that the caller may not make [auto: unless it is root]"),
+        )
         .arg(
             flag("systemd-cgroup").help("Have systemd make the cgroup, at the cgroupsPath SLICE:PREFIX:NAME"),
         )
@@ -203,17 +219,12 @@ fn told(name: &str, failure: u8, result: Result<u8>) -> u8 {
 fn global_of(matches: &ArgMatches) -> Result<Global> {
     let json = matches.get_one::<String>("log-format").is_some_and(|format| format == "json");
     let format = if json { log::Format::Json } else { log::Format::Text };
-    let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
+    log::open(matches.get_one::<PathBuf>("log").map(PathBuf::as_path), format, matches.get_flag("debug"))?;
+    let place = matches.get_one::<PathBuf>("root").cloned();
+    let rootless = matches.get_one::<String>("rootless").and_then(|word| word.parse().ok());
     let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
-    let log = matches.get_one::<PathBuf>("log").map(PathBuf::as_path);
-    let global = global(&root, log, format, matches.get_flag("debug"))?;
-    let criu = matches.get_one::<PathBuf>("criu").cloned();
-    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), criu, ..global })
-}
-
-fn global(root: &Path, log: Option<&Path>, format: log::Format, debug: bool) -> Result<Global> {
-    log::open(log, format, debug)?;
-    Ok(Global { root: Root::new(root)?, systemd_cgroup: false, criu: None })
+    let systemd_cgroup = manager || matches.get_flag("systemd-cgroup");
+    Ok(Global { place, rootless, systemd_cgroup, criu: matches.get_one::<PathBuf>("criu").cloned() })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.
@@ -229,15 +240,6 @@ fn check_preserved(asked: u32) -> Result<()> {
             "an open descriptor",
         ))
     })
-}
-
-fn default_root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !rustix::process::geteuid().is_root() && !dir.is_empty() => {
-            PathBuf::from(dir).join("hearth")
-        }
-        _ => PathBuf::from("/run/hearth"),
-    }
 }
 
 fn id_arg() -> Arg {

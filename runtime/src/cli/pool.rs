@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     let name = || args.get_one::<String>("name").cloned().unwrap_or_default();
     let number = |key: &str| args.get_one::<u32>(key).copied().unwrap_or(0);
     let ask = |request: Request| -> Result<Reply> {
-        match Client::connect(&global.root)?.ask(&request, &[])?.0 {
+        match Client::connect(&global.root()?)?.ask(&request, &[])?.0 {
             Reply::Refused { reason } => {
                 Err(Error::Refused { what: "hearthd refuses".into(), source: std::io::Error::other(reason) })
             }

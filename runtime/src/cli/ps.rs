@@ -33,7 +33,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
     if container.status()? == Status::Stopped {
         return Err(container.refuse("container not running"));
     }
-    let pids = container.record()?.cgroups.processes()?;
+    let pids = container.processes()?;
     if args.get_one::<String>("format").is_some_and(|format| format == "json") {
         let text = serde_json::to_string(&pids);
         return print(&text.map_err(|source| Error::Json { what: "the list".into(), source })?).map(|()| 0);

@@ -45,5 +45,5 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         lsm_profile: text("lsm-profile"),
         lsm_mount_context: text("lsm-mount-context"),
     };
-    restore(&global.root, &options)
+    restore(&global.root()?, &options)
 }

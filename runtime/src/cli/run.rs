@@ -48,6 +48,7 @@ pub(super) fn options(global: &Global, args: &ArgMatches, runs: bool) -> Options
         no_pivot: args.get_flag("no-pivot"),
         no_new_keyring: args.get_flag("no-new-keyring"),
         systemd_cgroup: global.systemd_cgroup,
+        rootless: global.rootless,
         runs,
         detach: runs && args.get_flag("detach"),
         parks: false,
@@ -56,9 +57,10 @@ pub(super) fn options(global: &Global, args: &ArgMatches, runs: bool) -> Options
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    let (options, keep) = (options(global, args, true), args.get_flag("keep"));
-    match launch::run(&global.root, &options, keep, pool(args))? {
+    let (root, options) = (global.root()?, options(global, args, true));
+    let keep = args.get_flag("keep");
+    match launch::run(&root, &options, keep, pool(args))? {
         Some(status) => Ok(status),
-        None => run::run(&global.root, &options, keep),
+        None => run::run(&root, &options, keep),
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, geteuid, pidfd_send_signal, waitid};
 
 use super::{Container, console, delete, notify};
 use crate::bundle::load::{self, Bundle};
@@ -14,7 +14,7 @@ use crate::bundle::process::text;
 use crate::isolate::cgroup::{self, Host, Joins, Placement};
 use crate::isolate::network::{self, Ahead};
 use crate::isolate::seccomp::notify::Agent;
-use crate::isolate::{hooks, intel_rdt, labels, net_devices, sources::Sources};
+use crate::isolate::{hooks, idmap, intel_rdt, labels, net_devices, sources::Sources};
 use crate::observe::{self, Timeline, clock, log};
 use crate::process::channel::{self, Create, ToInit, ToRuntime};
 use crate::process::spawn::{self, Order, Spawned};
@@ -36,6 +36,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// The container's group is made by systemd.
     pub systemd_cgroup: bool,
+    /// See [`Placement::rootless`].
+    pub rootless: Option<bool>,
     /// `run` starts the container itself: there is no start socket.
     pub runs: bool,
     /// The command does not wait for the container's end.
@@ -144,7 +146,8 @@ impl Made {
         let dir = self.dir.as_ref().ok_or(Error::InitGone)?;
         notify::prepare(plan, dir, options.preserve_fds)?;
         let network = Ahead::settle(self.network.take(), &plan.host);
-        let sources = Sources::open(plan)?;
+        let sources = Sources::open_ahead(&plan.host, &plan.init)?;
+        let has_root = plan.init.mount_namespace;
         let waits_for_start = !(options.runs || options.parks);
         let listener = waits_for_start.then(|| listen(dir)).transpose()?;
         let placement = place(options, plan)?;
@@ -163,17 +166,14 @@ impl Made {
         }
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
-        let chroot = match sources.root {
-            None => Some(text(&plan.host.rootfs, "root.path")?),
-            Some(_) => None,
-        };
+        let chroot = (!has_root).then(|| text(&plan.host.rootfs, "root.path")).transpose()?;
         let create = Create {
             // On loan.
             plan: std::mem::take(&mut plan.init),
             cgroups: record.cgroups.view(),
             waits_for_start,
             parks: options.parks,
-            has_root: sources.root.is_some(),
+            has_root,
             has_network: network.is_some(),
             chroot,
             timeline: options.timeline,
@@ -188,6 +188,7 @@ impl Made {
         give_network(spawned, plan, network)?;
         timeline.mark("network given");
         leaf.notes.iter().for_each(|note| log::warn(note));
+        leaf.without.iter().for_each(|note| log::debug(note));
         drop(leaf);
         dir.write_config(&bundle.text)?;
         record.process = Some(record::Process::of(spawned.child.pid)?);
@@ -238,12 +239,25 @@ fn begin<'a>(
     if let (Some(groups), Some(rdt)) = (&record.intel_rdt, &host.intel_rdt) {
         groups.create(rdt, number(spawned))?;
     }
-    // Before there can be a child of init's.
-    if let Some(score) = order.create.plan.process.oom_score_adj {
+    if order.sources.is_none() {
+        order.sources = Some(opened(spawned, &order.create.plan)?);
+    }
+    order.create.plan.process.groups_denied = idmap::denies_groups(spawned.child.pid, record.namespaces);
+    // Before there can be a child of init's. An ordinary user's child does it itself.
+    if let Some(score) = order.create.plan.process.oom_score_adj.filter(|_| geteuid().is_root()) {
         set_oom_score(number(spawned), score)?;
     }
     spawned.tell_plan(order)?;
     Ok(spawned)
+}
+
+/// What the child has opened.
+fn opened(spawned: &Spawned, init: &plan::Init) -> Result<Sources> {
+    match channel::receive(spawned.socket.as_fd()).map_err(Error::sys("receive from init"))? {
+        Some((ToRuntime::Opened, fds)) => Ok(Sources::of(init, fds)),
+        Some((ToRuntime::Failed { step, message }, _)) => Err(Error::Init { step, message }),
+        _ => Err(spawn::silent_end(spawned.child.pid)),
+    }
 }
 
 /// Makes the process known: to later commands and to the caller.
@@ -266,7 +280,10 @@ pub(super) fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let lazy = options.runs && !options.detach && path.is_none();
     let joins = if lazy { Joins::Limited } else { Joins::All };
     let resources = plan.host.resources.as_ref();
-    Placement::plan(&Host::detect_for(joins, resources)?, path, &options.id, joins, resources)
+    let host = Host::detect_for(joins, resources)?;
+    let mut placement = Placement::plan(&host, path, &options.id, joins, resources)?;
+    placement.rootless = options.rootless;
+    Ok(placement)
 }
 
 fn go(spawned: &Spawned) -> Result<()> {
@@ -311,7 +328,7 @@ fn converse(
             }
             Some((ToRuntime::Failed { step, message }, _)) => return Err(Error::Init { step, message }),
             None if options.runs => return Ok(terminal),
-            Some((ToRuntime::Joined { .. }, _)) => return Err(Error::InitGone),
+            Some((ToRuntime::Joined { .. } | ToRuntime::Opened, _)) => return Err(Error::InitGone),
             None => return Err(spawn::silent_end(spawned.child.pid)),
         }
     }
@@ -363,7 +380,7 @@ pub(super) fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: P
         bundle: bundle.dir.clone(),
         rootfs: plan.host.rootfs.clone(),
         created: clock::rfc3339(std::time::SystemTime::now()),
-        owner: owner(),
+        owner: observe::process::user_name(),
         annotations: plan.init.annotations.iter().cloned().collect(),
         cgroups,
         intel_rdt: None,
@@ -371,17 +388,6 @@ pub(super) fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: P
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
     }
-}
-
-/// The name of the user who made the container; empty for a user without a name.
-fn owner() -> String {
-    let uid = rustix::process::getuid();
-    if uid.is_root() {
-        return "root".into();
-    }
-    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.to_string().as_str()));
-    line.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
 }
 
 /// The socket on which init will wait for `hearth start`.

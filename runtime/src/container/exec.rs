@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, geteuid, pidfd_send_signal};
 
 use super::run::Signals;
 use super::{Container, Status, console, create, notify, start};
 use crate::bundle::{capabilities, load, plan::Common, process::Process, validate};
-use crate::isolate::{labels, seccomp::notify::Agent};
+use crate::isolate::{idmap, labels, seccomp::notify::Agent};
 use crate::observe;
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
@@ -62,7 +62,7 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
         None => cgroups.place_of(container.record()?.process.map_or(0, |process| process.pid))?,
     };
     let leaf = cgroups.open(below.as_deref())?;
-    let spawned = spawn::joiner(&leaf, join.process.preserve_fds)?;
+    let spawned = spawn::joiner(&leaf, &join.process)?;
     drop(leaf);
     if let Some(groups) = &container.record()?.intel_rdt {
         groups.join(spawned.child.pid.as_raw_nonzero().get())?;
@@ -186,8 +186,11 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
     change(&mut process, options)?;
     labels::check(&process)?;
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
+    let init = record.process.and_then(|process| Pid::from_raw(process.pid));
+    process.groups_denied = init.is_some_and(|pid| idmap::denies_groups(pid, record.namespaces));
     let agent = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(Agent::of);
-    let outside = Outside { score: process.oom_score_adj, agent };
+    let score = process.oom_score_adj.filter(|_| geteuid().is_root());
+    let outside = Outside { score, agent };
     let ignored_signals = observe::process::ignored_signals()?;
     let join = Join {
         process,

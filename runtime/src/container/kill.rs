@@ -9,7 +9,17 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let status = container.status()?;
     if all {
         // Also after init ended: in a shared PID namespace others may live on.
-        return container.record()?.cgroups.kill_all(signal);
+        let cgroups = &container.record()?.cgroups;
+        if !cgroups.is_none() {
+            return cgroups.kill_all(signal);
+        }
+        // One by one; the kernel lets none of them outlive their init.
+        return container.processes()?.into_iter().try_for_each(|pid| {
+            match crate::sys::kill::kill(pid, signal) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                result => result.map_err(Error::sys("kill")),
+            }
+        });
     }
     if matches!(status, Status::Stopped | Status::Creating) {
         return Err(container.refuse(NOT_RUNNING));

@@ -19,7 +19,8 @@ pub mod update;
 
 use std::os::fd::OwnedFd;
 
-use crate::store::record::Record;
+use crate::observe;
+use crate::store::record::{Process, Record};
 use crate::store::{Dir, Root};
 use crate::{Error, Result};
 pub use state::Status;
@@ -49,6 +50,16 @@ impl Container {
     /// For a verb that needs a finished container.
     pub fn record(&self) -> Result<&Record> {
         self.record.as_ref().ok_or_else(|| Error::NoContainer { id: self.dir.id() })
+    }
+
+    /// By its cgroup, or, of a container in none, by the PID namespace that its init heads.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let record = self.record()?;
+        if !record.cgroups.is_none() {
+            return record.cgroups.processes();
+        }
+        let init = record.process.filter(Process::is_alive);
+        Ok(init.map(|init| observe::process::headed_by(init.pid)).unwrap_or_default())
     }
 
     pub fn status(&self) -> Result<Status> {

@@ -86,7 +86,8 @@ fn all(
     notify::prepare(plan, dir, 0)?;
     let stage = dir.path().join(STAGE);
     std::fs::create_dir(&stage).map_err(Error::path("mkdir", &stage))?;
-    let stage = Stage::prepare(&stage, plan, Sources::open(plan)?)?;
+    let sources = Sources::open(&plan.host, &plan.init)?;
+    let stage = Stage::prepare(&stage, plan, sources)?;
     let placement = create::place(&options.container, plan)?;
     let record = made.record.insert(create::record(&options.container, bundle, plan, placement));
     let rdt = plan.host.intel_rdt.as_ref();

@@ -12,7 +12,7 @@ use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
 /// The hierarchies of a host, as one container is shown them.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Version 2 alone, at the mount itself.
     pub unified: bool,
@@ -22,7 +22,7 @@ pub struct View {
     pub leaf: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
     /// Name of the directory: `memory`, `cpu,cpuacct`, `systemd`, `unified`.
     pub name: String,

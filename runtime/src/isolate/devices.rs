@@ -40,7 +40,9 @@ pub fn fill(tree: &Tree, devices: &[Device], by_bind: bool) -> Result<()> {
             continue;
         }
         let parent = parent.as_ref().map_or(dev.as_fd(), AsFd::as_fd);
-        if by_bind { bind(tree, device) } else { node(parent, name, device) }?;
+        if by_bind || !node(parent, name, device)? {
+            bind(tree, device)?;
+        }
     }
     for (target, name) in LINKS {
         link(dev.as_fd(), target, name)?;
@@ -72,21 +74,24 @@ pub fn dev_directory(tree: &Tree) -> Result<OwnedFd> {
     }
 }
 
-fn node(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, device: &Device) -> Result<()> {
+/// False where this process may not, as one without CAP_MKNOD or in the user namespace of an engine.
+fn node(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, device: &Device) -> Result<bool> {
     let kind = FileType::from_raw_mode(device.mode);
     let mode = Mode::from_raw_mode(device.mode & 0o7777);
     match mknodat(parent, name, kind, mode, makedev(device.major, device.minor)) {
         Ok(()) => {}
         // The image brought one of that name, on a /dev that is part of the root: it stays, as in runc.
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) => return Ok(true),
+        Err(Errno::PERM) => return Ok(false),
         Err(errno) => return Err(Error::path("mknod", &device.path)(errno)),
     }
     if (device.uid, device.gid) == (0, 0) {
-        return Ok(());
+        return Ok(true);
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(Error::path("chown", &device.path))
+        .map_err(Error::path("chown", &device.path))?;
+    Ok(true)
 }
 
 fn bind(tree: &Tree, device: &Device) -> Result<()> {

@@ -94,14 +94,19 @@ pub fn set_affinity(cpus: &[u32]) -> Result<()> {
 
 /// The user, with the capabilities kept across the change of ids, then the sets in the only order that works:
 /// bounding while CAP_SETPCAP is there, ids while CAP_SETUID is, the rest last.
-pub fn become_user(process: &Process, setgroups_allowed: bool) -> Result<()> {
+pub fn become_user(process: &Process) -> Result<()> {
+    if process.groups_denied && !process.groups.is_empty() {
+        let expected =
+            "none (cannot set any additional groups in a rootless container), or groups that newgidmap maps";
+        return Err(Error::invalid("process.user.additionalGids", format!("{:?}", process.groups), expected));
+    }
     if let Some(sets) = &process.capabilities {
         drop_bounding(sets.bounding)?;
         if process.uid != 0 {
             set_keep_capabilities(true).map_err(Error::sys("PR_SET_KEEPCAPS"))?;
         }
     }
-    let groups = setgroups_allowed.then_some(process.groups.as_slice());
+    let groups = (!process.groups_denied).then_some(process.groups.as_slice());
     sys::set_ids(process.uid, process.gid, groups).map_err(Error::path(
         "set user and groups",
         format!("{}:{} {:?} (process.user)", process.uid, process.gid, process.groups),

@@ -18,9 +18,10 @@ pub fn attach(root: OwnedFd, executable: &OwnedFd) -> Result<Tree> {
     sys::set_attr(CWD, c"/", true, private).map_err(Error::sys("make the old root private"))?;
     move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(Error::sys("attach the root file system"))?;
-    // Our own executable's mount goes with the old tree: closed without ever being attached, it would cost a grace
-    // period of its own. Where the host has no such file it does.
-    let _ = move_mount(executable, "", CWD, "/dev/full", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    // Our own executable's mount, of a directory or of the file alone, goes with the old tree: closed without ever
+    // being attached, it would cost a grace period of its own. Where the host has no such places it does.
+    let over = |place| move_mount(executable, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    let _ = over("/dev/pts").or_else(|_| over("/dev/full"));
     Ok(Tree::new(root))
 }
 

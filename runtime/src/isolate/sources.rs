@@ -1,15 +1,19 @@
 //! Detached mounts of everything that comes from the host, opened with the caller's rights before anything else
 //! happens: from here on nothing of the host's is named by path.
+//!
+//! An ordinary user may clone mounts only in a mount namespace of its own user namespace: there the container's
+//! first process opens them, which has the caller's ids until then, before it is anything else.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::idmap;
-use crate::bundle::plan::{Bind, MapBy, Plan};
+use crate::bundle::plan::{Bind, Host, Init, MapBy};
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
@@ -21,9 +25,32 @@ pub struct Sources {
 }
 
 impl Sources {
-    pub fn open(plan: &Plan) -> Result<Self> {
-        let path = &plan.host.rootfs;
-        if !plan.init.mount_namespace {
+    /// None where the caller may not: [`Self::open`] is for its child then.
+    pub fn open_ahead(host: &Host, init: &Init) -> Result<Option<Self>> {
+        match Self::open(host, init) {
+            Err(Error::Path { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+                let owned = LinuxNamespaceType::User;
+                let new = host.new_namespaces & owned as u64 != 0;
+                if new || host.joined.iter().any(|(kind, _)| *kind == owned) {
+                    return Ok(None);
+                }
+                let expected = "a user namespace (rootless container requires user namespaces), or root";
+                Err(Error::invalid("linux.namespaces", "no user namespace", expected))
+            }
+            result => result.map(Some),
+        }
+    }
+
+    /// As they come from the child, root first.
+    pub fn of(init: &Init, fds: Vec<OwnedFd>) -> Self {
+        let mut fds = fds.into_iter();
+        let root = init.mount_namespace.then(|| fds.next()).flatten();
+        Self { root, binds: fds.collect() }
+    }
+
+    pub fn open(host: &Host, init: &Init) -> Result<Self> {
+        let path = &host.rootfs;
+        if !init.mount_namespace {
             return Ok(Self { root: None, binds: Vec::new() });
         }
         let root = clone_tree(path, true).map_err(|error| match error.raw_os_error() {
@@ -38,11 +65,11 @@ impl Sources {
         }
         // As in runc: cut off from the caller's mounts, unless the config wants them shared. The root itself is
         // never shared by now, for pivot_root(2) refuses that; `rootfs::finish` gives it what was asked for.
-        let shared = plan.init.root_propagation.is_some_and(|(kind, _)| kind == libc::MS_SHARED);
+        let shared = init.root_propagation.is_some_and(|(kind, _)| kind == libc::MS_SHARED);
         let (propagation, recursive) =
             if shared { (libc::MS_PRIVATE, false) } else { (libc::MS_SLAVE, true) };
         set_propagation(&root, path, propagation, recursive)?;
-        let binds = plan.host.binds.iter().map(clone_bind).collect::<Result<_>>()?;
+        let binds = host.binds.iter().map(clone_bind).collect::<Result<_>>()?;
         Ok(Self { root: Some(root), binds })
     }
 }

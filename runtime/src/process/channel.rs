@@ -71,6 +71,8 @@ pub struct Join {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToRuntime {
+    /// What the runtime may not open itself ([`crate::isolate::sources`]), as the attached descriptors.
+    Opened,
     /// Namespaces and mounts are there, the root is not changed yet: time for prestart and createRuntime.
     AtHooks,
     /// The pty's master, as the attached descriptor.

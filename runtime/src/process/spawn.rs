@@ -9,19 +9,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::LinuxNamespaceType as Ns;
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions, geteuid, waitid};
 
 use super::channel::{self, Create, ToInit, ToRuntime};
+use super::executable::Executable;
 use super::init;
-use crate::bundle::plan::Host;
+use crate::bundle::plan::{Host, Init};
+use crate::bundle::process::Process;
 use crate::isolate::cgroup::Leaf;
 use crate::isolate::idmap;
 use crate::isolate::sources::Sources;
 use crate::sys::clone::{Child, Request, spawn};
 use crate::sys::entry::take_clone;
-use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
 
 /// A process of ours on its way to become the user's, and the socket to it.
@@ -72,13 +72,15 @@ impl Spawned {
 pub struct Order {
     pub create: Create,
     pub listener: Option<OwnedFd>,
-    pub sources: Sources,
+    /// None until the child has opened them.
+    pub sources: Option<Sources>,
 }
 
 impl Order {
     fn descriptors<'a>(&'a self, executable: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
-        let Sources { root, binds } = &self.sources;
-        let executable = root.as_ref().map(|_| executable);
+        let root = self.sources.iter().flat_map(|sources| &sources.root);
+        let binds = self.sources.iter().flat_map(|sources| &sources.binds);
+        let executable = root.clone().next().map(|_| executable);
         self.listener.iter().chain(root).chain(executable).chain(binds).map(AsFd::as_fd).collect()
     }
 
@@ -99,6 +101,9 @@ const FAILED_IDS: u8 = 122;
 const FAILED_EXEC: u8 = 123;
 const FAILED_CLONE: u8 = 124;
 const FAILED_TIME: u8 = 125;
+const FAILED_SCORE: u8 = 126;
+/// It has said why.
+const FAILED_SOURCES: u8 = 127;
 
 /// Makes the init of a container; [`Spawned::tell_plan`] is to follow. `made_ahead`: namespaces that it will enter instead of
 /// being born in.
@@ -111,15 +116,17 @@ pub fn container(host: &Host, leaf: &Leaf, made_ahead: u64, order: &Order) -> Re
     let flags = host.new_namespaces & !unshared & !made_ahead;
     let new_time = host.new_namespaces & libc::CLONE_NEWTIME as u64 != 0;
     let is_direct = joined.is_empty() && !new_time;
-    let own = if is_direct && !leaf.is_late && order.is_unseen(host) { take_clone() } else { None };
+    let forkable = is_direct && !leaf.is_late && order.sources.is_some() && order.is_unseen(host);
+    let own = if forkable { take_clone() } else { None };
     let forks = own.is_some();
-    let launch = Launch::new(leaf, own, order.create.plan.process.preserve_fds)?;
+    let mut launch = Launch::new(leaf, own, &order.create.plan.process)?;
+    launch.opens = order.sources.is_none().then_some((host, &order.create.plan));
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
     let enter = Enter { wait: maps_ids, become_root: maps_ids || joins_user, runtimes_end: ours.as_raw_fd() };
     let vfork = !(maps_ids || joins_user || forks);
     let request = Request { flags, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork };
     let (child, moved) = if forks {
-        let fds = order.descriptors(&launch.executable);
+        let fds = order.descriptors(launch.executable.holder());
         let fork = |request: Request<'_>| {
             // It must not go on before it is where it belongs.
             let enter =
@@ -133,7 +140,8 @@ pub fn container(host: &Host, leaf: &Leaf, made_ahead: u64, order: &Order) -> Re
         (through_helper(host, &joined, new_time, request, &launch, &theirs, enter)?, false)
     };
     drop(theirs);
-    let spawned = Spawned { child, socket: ours, executable: Some(launch.executable), forked: forks };
+    let executable = Some(launch.executable.into_holder());
+    let spawned = Spawned { child, socket: ours, executable, forked: forks };
     if maps_ids {
         idmap::write(spawned.child.pid, &host.uid_mappings, &host.gid_mappings)?;
     }
@@ -144,13 +152,13 @@ pub fn container(host: &Host, leaf: &Leaf, made_ahead: u64, order: &Order) -> Re
 }
 
 /// Makes the process that will join a running container.
-pub fn joiner(leaf: &Leaf, preserve_fds: u32) -> Result<Spawned> {
-    let launch = Launch::new(leaf, None, preserve_fds)?;
+pub fn joiner(leaf: &Leaf, process: &Process) -> Result<Spawned> {
+    let launch = Launch::new(leaf, None, process)?;
     let (ours, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
     let enter = Enter { wait: false, become_root: false, runtimes_end: ours.as_raw_fd() };
     let request = Request { flags: 0, cgroup: leaf.v2.as_ref().map(AsFd::as_fd), vfork: true };
     let (child, _) = clone_into(request, |request| spawn(request, || launch.execute(&theirs, enter)))?;
-    Ok(Spawned { child, socket: ours, executable: Some(launch.executable), forked: false })
+    Ok(Spawned { child, socket: ours, executable: Some(launch.executable.into_holder()), forked: false })
 }
 
 /// What a child that ended without a word had to say.
@@ -163,6 +171,7 @@ pub fn silent_end(pid: Pid) -> Error {
         Some(FAILED_EXEC) => "execute hearth's own init",
         Some(FAILED_TIME) => "set linux.timeOffsets (a clock may not end up before 0)",
         Some(FAILED_CLONE) => "make the container's namespaces",
+        Some(FAILED_SCORE) => "set process.oomScoreAdj (lowering it needs CAP_SYS_RESOURCE)",
         _ => return Error::InitGone,
     };
     Error::Init { step: "clone".into(), message: format!("cannot {step}") }
@@ -203,17 +212,23 @@ struct Enter {
 
 /// What the child needs, laid out so that one that shares our memory allocates nothing.
 struct Launch<'a> {
-    executable: OwnedFd,
+    executable: Executable,
     tasks: Vec<BorrowedFd<'a>>,
     preserve_fds: u32,
+    /// Of an ordinary user's process: once it is init, its files in /proc are not the user's any more.
+    oom_score: Option<String>,
+    opens: Option<(&'a Host, &'a Init)>,
 }
 
 impl<'a> Launch<'a> {
-    fn new(leaf: &'a Leaf, own: Option<OwnedFd>, preserve_fds: u32) -> Result<Self> {
+    fn new(leaf: &'a Leaf, own: Option<OwnedFd>, process: &Process) -> Result<Self> {
+        let oom_score = process.oom_score_adj.filter(|_| !geteuid().is_root());
         Ok(Self {
-            executable: own.map_or_else(executable, Ok)?,
+            executable: own.map_or_else(Executable::own, |clone| Ok(clone.into()))?,
             tasks: leaf.tasks.iter().map(AsFd::as_fd).collect(),
-            preserve_fds,
+            preserve_fds: process.preserve_fds,
+            oom_score: oom_score.map(|score| score.to_string()),
+            opens: None,
         })
     }
 
@@ -223,11 +238,17 @@ impl<'a> Launch<'a> {
         if self.tasks.iter().any(|tasks| rustix::io::write(tasks, b"0").is_err()) {
             return Err(FAILED_CGROUP);
         }
+        if self.oom_score.as_ref().is_some_and(|score| set_own_oom_score(score).is_err()) {
+            return Err(FAILED_SCORE);
+        }
         if enter.wait {
             crate::sys::fd::close_copy(enter.runtimes_end);
             if rustix::io::read(socket, &mut [0u8]) != Ok(1) {
                 return Err(FAILED_IDS);
             }
+        }
+        if self.opens.is_some_and(|(host, init)| !open_sources(host, init, socket)) {
+            return Err(FAILED_SOURCES);
         }
         // Capabilities survive an exec only for the namespace's root.
         if enter.become_root && crate::sys::process::set_ids(0, 0, None).is_err() {
@@ -265,9 +286,26 @@ impl<'a> Launch<'a> {
         let mut number = [0u8; 12];
         let Some(number) = decimal(socket.as_raw_fd(), &mut number) else { return FAILED_EXEC };
         let argv = [c"hearth", c"init", number];
-        let _ = crate::sys::clone::execute_fd(self.executable.as_fd(), argv);
+        let _ = crate::sys::clone::execute_fd(self.executable.file.as_fd(), argv);
         FAILED_EXEC
     }
+}
+
+fn set_own_oom_score(score: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(file, score.as_bytes()).map(drop)
+}
+
+/// In a child that is a fork of a process with one thread, and so may allocate.
+fn open_sources(host: &Host, init: &Init, socket: &OwnedFd) -> bool {
+    let (message, sources) = match Sources::open(host, init) {
+        Ok(sources) => (ToRuntime::Opened, Some(sources)),
+        Err(error) => (ToRuntime::Failed { step: "sources".into(), message: error.chain() }, None),
+    };
+    let fds = sources.iter().flat_map(|from| from.root.iter().chain(&from.binds)).map(AsFd::as_fd);
+    let fds: Vec<_> = fds.collect();
+    channel::send(socket.as_fd(), &message, &fds).is_ok() && sources.is_some()
 }
 
 fn decimal(mut value: RawFd, buffer: &mut [u8; 12]) -> Option<&std::ffi::CStr> {
@@ -280,27 +318,6 @@ fn decimal(mut value: RawFd, buffer: &mut [u8; 12]) -> Option<&std::ffi::CStr> {
             return std::ffi::CStr::from_bytes_with_nul(&buffer[at..]).ok();
         }
     }
-}
-
-/// This executable, as nobody can write to it: a read-only detached mount of its file alone, or, where that needs
-/// rights that the caller lacks, a sealed copy in memory (CVE-2019-5736).
-fn executable() -> Result<OwnedFd> {
-    let path = "/proc/self/exe";
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let read_only = Attr { set: sys::RDONLY | sys::NOSUID, ..Attr::default() };
-    let clone = open_tree(CWD, path, flags).map_err(std::io::Error::from);
-    let cloned = clone.and_then(|clone| sys::set_attr(clone.as_fd(), c"", false, read_only).map(|()| clone));
-    cloned.or_else(|_| sealed_copy()).map_err(Error::path("clone", path))
-}
-
-fn sealed_copy() -> std::io::Result<OwnedFd> {
-    use rustix::fs::{MemfdFlags, SealFlags};
-    let copy = rustix::fs::memfd_create("hearth", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut copy = std::fs::File::from(copy);
-    std::io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
-    Ok(copy.into())
 }
 
 fn open_joined(host: &Host) -> Result<Vec<(Ns, OwnedFd)>> {

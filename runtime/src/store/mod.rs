@@ -9,6 +9,7 @@ pub mod record;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::bundle::validate;
+use crate::observe::process::is_rootless;
 use crate::{Error, Result};
 use record::Record;
 
@@ -44,6 +46,25 @@ pub struct Dir {
 }
 
 impl Root {
+    /// `/run/hearth`, or the session's of an ordinary user.
+    pub fn default_place() -> Result<Self> {
+        let (uid, session) = (rustix::process::geteuid(), std::env::var_os("XDG_RUNTIME_DIR"));
+        let session = session.filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        if uid.is_root() && (session.is_none() || !is_rootless()) {
+            return Self::new(Path::new("/run/hearth"));
+        }
+        // Where a login without the variable, as by `su`, has it.
+        let usual = || {
+            let dir = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
+            dir.is_dir().then_some(dir)
+        };
+        let missing = || {
+            let expected = "the directory of the login session, or --root DIR";
+            Error::invalid("XDG_RUNTIME_DIR", "not set", expected)
+        };
+        Self::new(&session.or_else(usual).ok_or_else(missing)?.join("hearth"))
+    }
+
     pub fn new(path: &Path) -> Result<Self> {
         Ok(Self { path: std::path::absolute(path).map_err(Error::path("resolve --root", path))? })
     }
@@ -68,6 +89,17 @@ impl Root {
         let mut ids: Vec<_> = names.filter(|name| validate::id(name).is_ok()).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// Closed to other users. Sticky, as the XDG Base Directory Specification has it for what no clean-up of old files
+    /// shall take away.
+    fn make(&self) -> Result<()> {
+        let fail = |call| Error::path(call, &self.path);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(fail("mkdir"))?;
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o1700)).map_err(fail("chmod"))
     }
 
     /// Removes what a creator that died at its very first steps left: no container has that name yet.
@@ -107,7 +139,7 @@ impl Root {
         let mode = Mode::from_raw_mode(0o700);
         match rustix::fs::mkdir(&draft, mode) {
             Err(Errno::NOENT) => {
-                fs::create_dir_all(&self.path).map_err(Error::path("mkdir", &self.path))?;
+                self.make()?;
                 rustix::fs::mkdir(&draft, mode).map_err(fail("mkdir"))?;
             }
             // A creator that died at this very point, or one that is at it now: the lock tells.

@@ -3,8 +3,9 @@
 //! - `probe notify TEXT` sends a datagram to `$NOTIFY_SOCKET`;
 //! - `probe connect NAME` connects to an abstract Unix socket, and prints `connected` or the kernel's answer;
 //! - `probe watch SECONDS` looks for directories of other file systems than the container's behind the descriptors,
-//!   roots and working directories of whatever shows up in `/proc`;
-//! - `probe overwrite SECONDS` tries to write into the executable of any process that is not its own image's.
+//!   roots and working directories of whatever shows up in `/proc`, until it has seen enough or the time is over;
+//! - `probe overwrite SECONDS` tries to write into the executable of any process that is not its own image's; with
+//!   `/flip` (`program::clear_read_only`) there, it first tries to make the executable's mount, or a clone of it, writable.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -14,10 +15,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+
+/// So many other processes tell what there is to be told.
+const ENOUGH: usize = 12;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,7 +67,7 @@ fn watch(limit: Duration) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     say("ready")?;
     let started = Instant::now();
-    while started.elapsed() < limit {
+    while started.elapsed() < limit && seen.len() < ENOUGH {
         for process in processes() {
             seen.insert(process.clone());
             let fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|fd| fd.path());
@@ -105,24 +109,27 @@ fn own_devices() -> Result<BTreeSet<u64>, String> {
 
 fn overwrite(limit: Duration) -> Result<(), String> {
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    let image: Vec<_> =
-        ["/probe", "/bin/busybox"].iter().filter_map(|p| fs::metadata(p).ok()).map(identity).collect();
+    let image: Vec<_> = ["/probe", "/flip", "/bin/busybox"]
+        .iter()
+        .filter_map(|p| fs::metadata(p).ok())
+        .map(identity)
+        .collect();
     let mut grabbed: Vec<File> = Vec::new();
     let mut found = BTreeSet::new();
     say("ready")?;
     let started = Instant::now();
-    while started.elapsed() < limit {
+    while started.elapsed() < limit && grabbed.len() < ENOUGH {
         for process in processes() {
             let link = process.join("exe");
             // What the image does not have came with the runtime.
-            if grabbed.len() < 64
-                && let Ok(file) = File::open(&link)
+            if let Ok(file) = File::open(&link)
                 && file.metadata().is_ok_and(|meta| !image.contains(&identity(meta)))
             {
                 grabbed.push(file);
             }
         }
         for file in &grabbed {
+            found.extend(flip(file).map(|()| "its mount became writable".to_owned()));
             let again = format!("/proc/self/fd/{}", file.as_raw_fd());
             if let Ok(mut open) = OpenOptions::new().write(true).open(&again)
                 && open.write_all(b"overwritten").is_ok()
@@ -133,6 +140,17 @@ fn overwrite(limit: Duration) -> Result<(), String> {
     }
     say(&format!("held {} executables", grabbed.len()))?;
     tell(&found)
+}
+
+/// By the mount itself, and by a clone of it.
+fn flip(file: &File) -> Option<()> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(file, "", flags).ok().map(File::from);
+    let works = |file: File| Command::new("/flip").stdin(file).status().is_ok_and(|status| status.success());
+    let flipped = [file.try_clone().ok(), clone].into_iter().flatten().any(works);
+    flipped.then_some(())
 }
 
 /// The other processes' directories.

@@ -9,16 +9,18 @@ use rustix::io::Errno;
 use crate::error::LayerError;
 use crate::layer::tar::{Entry, Kind, Time};
 
-/// Who unpacks. An ordinary user's files are all the user's own, without devices and privileged attributes.
+/// Who unpacks. An ordinary user's files are all the user's own, without devices and privileged attributes; root of
+/// a user namespace of its own gives them to other users in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Privilege {
     Root,
+    NamespaceRoot,
     User,
 }
 
 /// Owner, mode and extended attributes, in this order: each of them undoes a part of those that follow.
 pub(super) fn set(file: BorrowedFd<'_>, entry: &Entry, privilege: Privilege) -> Result<(), LayerError> {
-    if privilege == Privilege::Root {
+    if privilege != Privilege::User {
         rustix::fs::fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
             .map_err(LayerError::call("set the owner", &entry.name))?;
     }
@@ -38,7 +40,7 @@ pub(super) fn set_by_name(
     privilege: Privilege,
 ) -> Result<(), LayerError> {
     let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    if privilege == Privilege::Root {
+    if privilege != Privilege::User {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow)
             .map_err(LayerError::call("set the owner", &entry.name))?;
@@ -110,5 +112,9 @@ fn xattrs(entry: &Entry, privilege: Privilege) -> impl Iterator<Item = (&[u8], &
 fn settable(name: &[u8], privilege: Privilege) -> bool {
     let foreign = [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux", b"system.nfs4_acl"];
     !foreign.iter().any(|prefix| name.starts_with(prefix))
-        && (privilege == Privilege::Root || name.starts_with(b"user."))
+        && match privilege {
+            Privilege::Root => true,
+            Privilege::NamespaceRoot => name.starts_with(b"user.") || name == b"security.capability",
+            Privilege::User => name.starts_with(b"user."),
+        }
 }

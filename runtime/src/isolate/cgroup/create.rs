@@ -11,10 +11,9 @@ use rustix::io::Errno;
 use super::apply::Work;
 use super::devices::DeviceRule;
 use super::files;
-use super::host::{is_permission, is_rootless};
-use super::limits::{self, Current};
+use super::host::is_permission;
+use super::limits::Current;
 use super::placement::{Group, Placement, clean};
-use super::restrict::with_causes;
 use crate::{Error, Result};
 
 const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -30,17 +29,40 @@ pub struct Leaf {
     pub notes: Vec<String>,
     /// The group is made when there is a process to put into it, which must not begin before.
     pub is_late: bool,
+    /// What was not asked for and could not be had: no news to an ordinary user.
+    pub without: Option<String>,
     /// Whether the v2 group was there before.
     tracker: Made,
 }
 
 impl Placement {
     /// Makes the groups with their limits, and opens them; [`Self::restrict_ahead`] is to follow before init is made
-    /// in them, [`Self::restrict_meanwhile`] before anything of the container's own runs. A rootless caller whose config names
-    /// neither place nor limits, and who may not make groups, goes without: the placement then is empty, and is to
-    /// be stored so. A scope of systemd's cannot be made yet: [`Self::enclose`] does it.
+    /// in them, [`Self::restrict_meanwhile`] before anything of the container's own runs. A rootless caller goes
+    /// without those that are not delegated to it, unless a limit needs one, or the config names a place and none is
+    /// left: the placement then has fewer groups, or none, and is to be stored so. A scope of systemd's cannot be
+    /// made yet: [`Self::enclose`] does it.
     pub fn create(&mut self, resources: Option<&LinuxResources>) -> Result<Leaf> {
-        let is_optional = !self.given && resources.is_none_or(|r| limits::needed(r).is_empty());
+        let mut note = None;
+        if self.unit.is_none() && !rustix::process::geteuid().is_root() && self.is_rootless() {
+            note = self.leave_out(resources)?;
+        }
+        let mut result = self.attempt(resources);
+        if let Err(Error::Path { source, .. }) = &result
+            && note.is_none()
+            && is_permission(source)
+            && self.is_rootless()
+        {
+            note = self.leave_out(resources)?;
+            result = self.attempt(resources);
+        }
+        if let Err(Error::Cgroup { .. }) = &result {
+            // What is another container's must not go with what is taken back of this one.
+            *self = Self::none();
+        }
+        result.map(|leaf| Leaf { without: note, ..leaf })
+    }
+
+    fn attempt(&self, resources: Option<&LinuxResources>) -> Result<Leaf> {
         let work = self.work(resources, &Current::default())?;
         if self.scope().is_some() {
             return Ok(Leaf { notes: work.notes, is_late: true, ..Leaf::default() });
@@ -50,26 +72,13 @@ impl Placement {
         }
         let mut made = Vec::new();
         let result = self.build(work, &mut made);
-        let Err(error) = result else { return result };
-        for dir in made.iter().rev() {
-            // The failure that is reported is the first one.
-            let _ = rustix::fs::rmdir(dir);
-        }
-        match &error {
-            Error::Path { source, call: "mkdir", .. }
-                if is_optional && is_permission(source) && is_rootless() =>
-            {
-                let notes = vec![format!("container without control groups: {}", with_causes(&error))];
-                *self = Self::none();
-                Ok(Leaf { notes, ..Leaf::default() })
+        if result.is_err() {
+            for dir in made.iter().rev() {
+                // The failure that is reported is the first one.
+                let _ = rustix::fs::rmdir(dir);
             }
-            // What is another container's must not go with what is taken back of this one.
-            Error::Cgroup { .. } => {
-                *self = Self::none();
-                Err(error)
-            }
-            _ => Err(error),
         }
+        result
     }
 
     /// Opens the groups of a running container for one more process. `below` names a group inside the container's:

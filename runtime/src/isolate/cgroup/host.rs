@@ -190,13 +190,6 @@ impl Own {
     }
 }
 
-/// Whether this process lacks the host's root rights over control groups. Only asked after a failure.
-pub(super) fn is_rootless() -> bool {
-    let whole = |text: &str| text.split_whitespace().eq(["0", "0", "4294967295"]);
-    !rustix::process::geteuid().is_root()
-        || !files::read(Path::new("/proc/self/uid_map")).is_ok_and(|map| whole(&map))
-}
-
 /// Whether a failure is for want of rights: the usual fate of a rootless caller.
 pub(super) fn is_permission(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS))

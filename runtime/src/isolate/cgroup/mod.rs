@@ -24,6 +24,7 @@
 mod apply;
 mod create;
 mod delegate;
+mod delegation;
 mod destroy;
 mod devices;
 mod files;

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::delegation::may_move_into;
 use super::files;
 use super::host::{Hierarchy, Host, Mode, Own};
 use super::limits::{self, Controller};
@@ -55,6 +56,11 @@ impl Group {
         self.controllers.iter().any(|name| name == controller)
     }
 
+    pub(super) fn shown(&self, leaf: PathBuf) -> Shown {
+        let name = self.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Shown { name, parameters: self.controllers.clone(), leaf }
+    }
+
     /// The container is to be in it from now on.
     pub(super) fn join(&mut self) {
         if !self.joined {
@@ -86,6 +92,13 @@ pub struct Placement {
     /// The unit of systemd's that has the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<Unit>,
+    /// Whether the caller is content with the groups that it may make (`--rootless`); where not said, an ordinary
+    /// user is.
+    #[serde(skip)]
+    pub rootless: Option<bool>,
+    /// What a container in no group is shown: where its caller is.
+    #[serde(skip)]
+    pub(super) callers: Option<View>,
 }
 
 fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -117,6 +130,8 @@ impl Placement {
             v1: Vec::new(),
             has_unlisted_v1: false,
             unit: None,
+            rootless: None,
+            callers: None,
         }
     }
 
@@ -135,9 +150,12 @@ impl Placement {
         let (is_absolute, path) = clean(field, wanted)?;
         let own =
             if is_absolute || (host.v2.is_none() && host.v1.is_empty()) { None } else { Some(Own::read()?) };
+        let is_root = rustix::process::geteuid().is_root();
         let base = |hierarchy: &Hierarchy| {
             let place = own.as_ref().map(|own| own.place_in(hierarchy)).unwrap_or_default();
-            if host.mode() == Mode::V2 {
+            let parent = place.parent().map(|parent| hierarchy.mount.join(parent));
+            // To an ordinary user no more than its own group may be delegated.
+            if host.mode() == Mode::V2 && parent.is_some_and(|parent| is_root || may_move_into(&parent)) {
                 place.parent().map(Path::to_owned).unwrap_or_default()
             } else {
                 place
@@ -165,6 +183,8 @@ impl Placement {
             v1: host.v1.iter().map(|hierarchy| group(hierarchy, is_joined(hierarchy))).collect(),
             has_unlisted_v1: host.has_unlisted_v1,
             unit: None,
+            rootless: None,
+            callers: None,
         })
     }
 
@@ -224,11 +244,10 @@ impl Placement {
 
     /// What the container's mount of type `cgroup` shows.
     pub fn view(&self) -> View {
-        let shown = |group: &Group| Shown {
-            name: group.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            parameters: group.controllers.clone(),
-            leaf: group.dir(),
-        };
+        if let Some(view) = &self.callers {
+            return view.clone();
+        }
+        let shown = |group: &Group| group.shown(group.dir());
         View {
             unified: self.is_v2_alone(),
             hierarchies: self.groups().map(shown).collect(),

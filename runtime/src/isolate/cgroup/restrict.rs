@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::create::Made;
 use super::devices::{DeviceRule, v1_writes};
-use super::host::is_rootless;
 use super::placement::Placement;
 use super::{files, filter};
 use crate::sys::bpf;
@@ -30,7 +29,7 @@ impl Placement {
             }
         };
         match result {
-            Err(error) if is_rootless() => {
+            Err(error) if self.is_rootless() => {
                 Ok(Some(format!("devices not restricted: {}", with_causes(&error))))
             }
             other => other.map(|()| None),

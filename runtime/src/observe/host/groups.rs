@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use rustix::process::geteuid;
+
 use super::{Check, read, told, wait};
 use crate::isolate::cgroup::{Host, Joins, Mode, Placement, device_rules};
 use crate::sys::clone::{Request, spawn};
@@ -62,23 +64,29 @@ fn group(mut placement: Placement) -> Check {
     const NAME: &str = "container's cgroup";
     const REMEDY: &str =
         "root or a delegated group; for v2: Linux 5.7, CAP_BPF or CAP_SYS_ADMIN for device rules";
+    const DELEGATE: &str = "for limits: systemd-run --user --scope -p Delegate=yes, or a group that root has given \
+                            to the caller, with its cgroup.procs and cgroup.subtree_control";
     let made = placement.create(None).and_then(|mut leaf| {
         let rules = device_rules(None, &[])?;
         placement.restrict_ahead(&mut leaf, &rules)?;
         placement.restrict_meanwhile(&mut leaf, &rules)?;
         Ok(leaf)
     });
-    let tried = made.and_then(|leaf| {
+    let tried = made.and_then(|mut leaf| {
         let entered = match &leaf.v2 {
             Some(dir) => enter(dir.as_fd()).map(|()| "a process starts in it (CLONE_INTO_CGROUP), "),
             None => Ok(""),
         };
+        leaf.notes.extend(leaf.without.take());
         Ok((entered?, leaf.notes))
     });
     let kills = placement.v2_dir().is_some_and(|dir| dir.join("cgroup.kill").exists());
     let removed = placement.destroy();
     match tried.and_then(|found| removed.map(|()| found)) {
-        Ok((_, notes)) if !notes.is_empty() => Check::warn(NAME, notes.join("; "), REMEDY),
+        Ok((_, notes)) if !notes.is_empty() => {
+            let remedy = if geteuid().is_root() { REMEDY } else { DELEGATE };
+            Check::warn(NAME, notes.join("; "), remedy)
+        }
         Ok((entered, _)) => {
             let kills = if kills { ", cgroup.kill" } else { "" };
             Check::ok(NAME, format!("is made and removed, {entered}its devices are restricted{kills}"))

@@ -7,14 +7,29 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{getegid, geteuid};
 
 use super::{Check, plain, told};
 use crate::isolate::criu::{Criu, search};
+use crate::isolate::idmap;
+use crate::store::Root;
 use crate::sys;
 
 pub(super) fn check() -> Vec<Check> {
-    vec![id_map_helpers(), criu(), kvm()]
+    vec![state_directory(), id_map_helpers(), criu(), kvm()]
 }
+
+fn state_directory() -> Check {
+    const NAME: &str = "state directory";
+    match Root::default_place() {
+        Ok(root) => Check::ok(NAME, root.path().display().to_string()),
+        Err(error) => {
+            Check::warn(NAME, told(&error), "a login session (pam_systemd), or --root with every command")
+        }
+    }
+}
+
+const GRANT: &str = "root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER";
 
 /// An ordinary user may map nobody but itself; these programs map what /etc/subuid and /etc/subgid grant.
 fn id_map_helpers() -> Check {
@@ -34,14 +49,29 @@ fn id_map_helpers() -> Check {
             return Check::no(NAME, found, "reinstall the package uidmap");
         }
         if !std::fs::read_to_string(table).is_ok_and(|text| !text.trim().is_empty()) {
-            return Check::warn(
-                NAME,
-                format!("{table} grants nothing"),
-                "usermod --add-subuids --add-subgids",
-            );
+            return Check::warn(NAME, format!("{table} grants nothing"), GRANT);
         }
     }
-    Check::ok(NAME, "installed; /etc/subuid and /etc/subgid grant ids")
+    if geteuid().is_root() {
+        return Check::ok(NAME, "installed; /etc/subuid and /etc/subgid grant ids");
+    }
+    let (uids, gids) = match (idmap::granted("/etc/subuid"), idmap::granted("/etc/subgid")) {
+        (Some(uids), Some(gids)) => (uids, gids),
+        (uids, _) => {
+            let table = if uids.is_none() { "/etc/subuid" } else { "/etc/subgid" };
+            return Check::warn(
+                NAME,
+                format!("{table} grants the caller nothing: one id a container"),
+                GRANT,
+            );
+        }
+    };
+    let with = |own, (first, count)| [(0, own, 1), (1, first, count)];
+    let maps = (with(geteuid().as_raw(), uids), with(getegid().as_raw(), gids));
+    match idmap::user_namespace(&maps.0, &maps.1) {
+        Ok(_) => Check::ok(NAME, format!("map {} users and {} groups for the caller", uids.1, gids.1)),
+        Err(error) => Check::no(NAME, told(&error), GRANT),
+    }
 }
 
 fn criu() -> Check {

@@ -59,7 +59,7 @@ pub(super) fn prepare(
     // Every way here leads through "/".
     let elsewhere = process.cwd != "/";
     let as_root = if elsewhere { rustix::process::chdir(process.cwd.as_str()) } else { Ok(()) };
-    step("13 rights", rights::become_user(process, true))?;
+    step("13 rights", rights::become_user(process))?;
     if as_root.is_err() {
         let call = Error::path("chdir to cwd", &process.cwd);
         step("13 cwd", rustix::process::chdir(process.cwd.as_str()).map_err(call))?;
@@ -85,7 +85,7 @@ pub(super) fn restrict(process: &Process, common: &Common) -> Result<(), Failure
         sets.permitted &= sets.ambient;
         sets.effective &= sets.ambient;
     }
-    step("13 rights", rights::become_user(&process, true))
+    step("13 rights", rights::become_user(&process))
 }
 
 /// After which it can do little more than its work.

@@ -25,9 +25,10 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::create::Leaf;
-use super::host::{Host, Mode, is_rootless};
+use super::host::{Host, Mode};
 use super::limits::{Current, Setting};
 use super::placement::{Group, Placement, v2_place};
+use crate::observe::process::is_rootless;
 use crate::{Error, Result};
 use bus::Bus;
 pub use bus::Failure;
