@@ -174,8 +174,10 @@ fn a_careless_join_shows_directories_of_the_host(t: &Ctx) {
         c.args(&["/probe", "watch", "20"]);
         c.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
     });
+    let pid = std::cell::OnceCell::new();
     let seen = probed(&c, || {
-        t.host("nsenter", &["--target", &c.pid().to_string(), "--pid", "sleep", "0.2"]);
+        let pid = pid.get_or_init(|| c.pid().to_string());
+        t.host("nsenter", &["--target", pid, "--pid", "sleep", "0.2"]);
     });
     assert!(seen.contains("root: ") && seen.contains("cwd: "), "{seen}");
 }
