@@ -497,7 +497,7 @@ fn an_ordinary_user_is_refused(t: &Ctx) {
         t.skip("the runtime's directory is not there");
     }
     let script = "cp \"$1\" \"$2/hearth\" && chmod 755 \"$2/hearth\" && cd / && \
-        exec setpriv --reuid 65534 --clear-groups \"$2/hearth\" restore --bundle /x some-id";
+        exec setpriv --reuid 65534 --clear-groups \"$2/hearth\" --root /x restore --bundle /x some-id";
     let place = std::env::temp_dir().join(&c.id);
     fs::create_dir(&place).expect("mkdir");
     let out = t.host("sh", &["-c", script, "sh", &runtime, &place.to_string_lossy()]);
