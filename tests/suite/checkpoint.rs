@@ -694,7 +694,7 @@ fn a_killed_criu_leaves_the_container_running(t: &Ctx) {
 
 fn a_restore_that_is_killed_leaves_nothing(t: &Ctx) {
     let _criu = needs_criu(t);
-    let (c, _old) = large(t);
+    let (c, _old) = talker(t, |_| {});
     let images = images(t);
     checkpoint(&c, &images, &[]);
     for line in ["Will mount", "Restoring resources", "Restore finished"] {

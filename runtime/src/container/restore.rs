@@ -98,13 +98,15 @@ fn all(
     let declared = bundle.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref());
     let rules = cgroup::device_rules(resources, declared.unwrap_or_default())?;
     let mut leaf = record.cgroups.create(resources)?;
-    record.cgroups.restrict(&mut leaf, &rules)?;
-    leaf.notes.iter().for_each(|note| log::warn(note));
     let inside = stage.enter()?;
     let open = options.images.open(LOG)?;
     let (request, keep) = request(record, plan, options, &open, names, &stage)?;
     let session = Session::start(criu, Some(Place { leaf: &leaf, keep: &keep }))?;
     drop(inside);
+    // criu waits for its request.
+    record.cgroups.enclose(session.pid(), resources, &mut leaf)?;
+    record.cgroups.restrict(&mut leaf, &rules)?;
+    leaf.notes.iter().for_each(|note| log::warn(note));
     let request = with_groups(request, session.pid())?;
     let mut terminal = None;
     session.carry_out(Verb::Restore, &request, &open.log, |notice| {
