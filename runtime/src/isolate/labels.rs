@@ -1,7 +1,9 @@
 //! What security modules know a process by: an AppArmor profile, an SELinux label. Both are told beforehand, to be
 //! taken on at exec.
 
-use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat, openat2};
+use rustix::fd::BorrowedFd;
+use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, XattrFlags};
+use rustix::fs::{fsetxattr, fstatfs, openat, openat2};
 use rustix::io::Errno;
 
 use super::sysctl;
@@ -65,6 +67,13 @@ pub fn take_on(process: &Process) -> Result<()> {
 pub fn label_keyring(process: &Process) -> Result<()> {
     let Some(label) = &process.selinux else { return Ok(()) };
     write(&["attr/keycreate"], label).map_err(|error| error.at(format!("process.selinuxLabel {label}")))
+}
+
+/// Gives a directory an SELinux label.
+pub fn label(directory: BorrowedFd<'_>, label: &str) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(directory, ".", flags, Mode::empty())?;
+    Ok(fsetxattr(directory, "security.selinux", label.as_bytes(), XattrFlags::empty())?)
 }
 
 /// To the first of these files of this thread's that exists.

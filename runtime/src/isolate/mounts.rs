@@ -13,7 +13,7 @@ use rustix::mount::{
 };
 
 use super::tree::{Tree, is_directory};
-use super::{cgroup_view, copy_up};
+use super::{cgroup_view, copy_up, labels};
 use crate::bundle::mount_options::Options;
 use crate::bundle::plan::{Mount, Source};
 use crate::sys::fd::Done;
@@ -157,7 +157,7 @@ fn filesystem(
         data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     if let Some(label) = context.label
-        && matches!(kind, "tmpfs" | "mqueue" | "devpts")
+        && matches!(kind, "tmpfs" | "devpts")
     {
         data.push(("context".into(), Some(label.to_owned())));
     }
@@ -168,7 +168,12 @@ fn filesystem(
         superblock.push("ro");
     }
     let Some(covered) = covered.filter(|_| options.tmpcopyup) else {
-        return new_filesystem(kind, source, &data, &superblock, options.set, context.done);
+        let made = new_filesystem(kind, source, &data, &superblock, options.set, context.done)?;
+        // The IPC namespace's own, made before it is mounted: it takes no such option any more.
+        if let Some(label) = context.label.filter(|_| kind == "mqueue") {
+            labels::label(made.as_fd(), label).map_err(Error::path("label", &mount.destination))?;
+        }
+        return Ok(made);
     };
     let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY, context.done)?;
     copy_up::copy(covered, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
