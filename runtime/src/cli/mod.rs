@@ -45,6 +45,8 @@ pub(crate) struct Global {
     pub(crate) systemd_cgroup: bool,
     /// `--criu`
     pub(crate) criu: Option<PathBuf>,
+    /// By `--root`.
+    pub(crate) given_root: bool,
 }
 
 impl Global {
@@ -128,6 +130,8 @@ pub fn main() -> u8 {
             // clap explains over several lines; the first paragraph says it all.
             let first = text.trim_start_matches("error: ").lines().take_while(|line| !line.trim().is_empty());
             let line = first.map(str::trim).collect::<Vec<_>>().join(" ");
+            // As runc says it.
+            let line = line.replace("unrecognized subcommand", "No help topic for");
             let _ = writeln!(std::io::stderr(), "hearth: {line}");
             1
         }
@@ -195,7 +199,13 @@ fn told(name: &str, failure: u8, result: Result<u8>) -> u8 {
         if log::has_file() {
             log::error(&line);
         }
-        let _ = writeln!(std::io::stderr(), "hearth {name}: {line}");
+        let _ = match &error {
+            // The program's failure, not ours: told as a shell tells it, and as runc does.
+            Error::Init { step, message } if step == crate::process::EXEC => {
+                writeln!(std::io::stderr(), "{message}")
+            }
+            _ => writeln!(std::io::stderr(), "hearth {name}: {line}"),
+        };
         failure
     })
 }
@@ -203,17 +213,19 @@ fn told(name: &str, failure: u8, result: Result<u8>) -> u8 {
 fn global_of(matches: &ArgMatches) -> Result<Global> {
     let json = matches.get_one::<String>("log-format").is_some_and(|format| format == "json");
     let format = if json { log::Format::Json } else { log::Format::Text };
-    let root = matches.get_one::<PathBuf>("root").cloned().unwrap_or_else(default_root);
+    let given = matches.get_one::<PathBuf>("root").cloned();
+    let given_root = given.is_some();
+    let root = given.unwrap_or_else(default_root);
     let manager = matches.get_one::<String>("cgroup-manager").is_some_and(|name| name == "systemd");
     let log = matches.get_one::<PathBuf>("log").map(PathBuf::as_path);
     let global = global(&root, log, format, matches.get_flag("debug"))?;
     let criu = matches.get_one::<PathBuf>("criu").cloned();
-    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), criu, ..global })
+    Ok(Global { systemd_cgroup: manager || matches.get_flag("systemd-cgroup"), given_root, criu, ..global })
 }
 
 fn global(root: &Path, log: Option<&Path>, format: log::Format, debug: bool) -> Result<Global> {
     log::open(log, format, debug)?;
-    Ok(Global { root: Root::new(root)?, systemd_cgroup: false, criu: None })
+    Ok(Global { root: Root::new(root)?, systemd_cgroup: false, given_root: false, criu: None })
 }
 
 /// Before anything is opened: what is to be passed on must be there, else a file of ours would take its number.

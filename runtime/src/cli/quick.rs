@@ -55,7 +55,7 @@ mod tests {
         let (name, verb) = matches.subcommand()?;
         assert_eq!(name, "run");
         let root = super::super::Root::new(std::path::Path::new("/r")).ok()?;
-        let global = super::super::Global { root, systemd_cgroup: false, criu: None };
+        let global = super::super::Global { root, given_root: true, systemd_cgroup: false, criu: None };
         Some(Run {
             root: super::super::path(&matches, "root"),
             options: super::super::run::options(&global, verb, true),

@@ -28,6 +28,7 @@ pub struct Options {
     pub id: String,
     pub bundle: PathBuf,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub preserve_fds: u32,
     /// The program is not the container's first process.
@@ -66,7 +67,8 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let bundle = load::understand(path, text)?;
     let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
-    console::check(&plan, options)?;
+    console::check(&mut plan, options)?;
+    plan.init.process.warnings(plan.init.user_namespace).for_each(|warning| log::warn(&warning));
     labels::check(&plan.init.process)?;
     plan.init.reaper |= options.init;
     plan.init.no_pivot = options.no_pivot;
@@ -76,6 +78,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut made = Made::new(dir);
     made.network = network;
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
+    log::debug("init: closing the pipe to signal completion");
     let spawned = made.spawned.take().ok_or(Error::InitGone)?;
     let container = made.keep()?;
     Ok(Created { container, spawned, plan, terminal, relay: made.relay.take(), timeline })
@@ -163,9 +166,9 @@ impl Made {
         }
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
-        let chroot = match sources.root {
-            None => Some(text(&plan.host.rootfs, "root.path")?),
-            Some(_) => None,
+        let rootfs = match sources.root {
+            Some(_) if !plan.init.has_early_hooks() => None,
+            _ => Some(text(&plan.host.rootfs, "root.path")?),
         };
         let create = Create {
             // On loan.
@@ -175,7 +178,7 @@ impl Made {
             parks: options.parks,
             has_root: sources.root.is_some(),
             has_network: network.is_some(),
-            chroot,
+            rootfs,
             timeline: options.timeline,
         };
         let mut order = Order { create, listener, sources };
@@ -183,6 +186,9 @@ impl Made {
         plan.init = order.create.plan;
         let spawned = spawned?;
         timeline.mark("set off");
+        plan.init.common.tell();
+        log::debug("nsexec container setup: cloned into its namespaces");
+        log::debug("child process in init(): it has its plan");
         // Init is at work meanwhile.
         record.cgroups.restrict_meanwhile(&mut leaf, &rules)?;
         give_network(spawned, plan, network)?;
@@ -208,6 +214,7 @@ impl Made {
         if options.runs {
             // Init need not tell that it is ready, and need not wait for a word: it finds it.
             self.relay = notify::Relay::open(dir)?;
+            send_pidfd(options, spawned)?;
             publish(dir, record, options)?;
             if !plan.init.has_early_hooks() {
                 go(spawned)?;
@@ -215,6 +222,7 @@ impl Made {
             return converse(spawned, plan, options, timeline);
         }
         let terminal = converse(spawned, plan, options, timeline)?;
+        send_pidfd(options, spawned)?;
         publish(dir, record, options)?;
         // From here on init may outlive us. A parked one has heard nothing of that yet.
         if !options.parks {
@@ -246,6 +254,11 @@ fn begin<'a>(
     Ok(spawned)
 }
 
+fn send_pidfd(options: &Options, spawned: &Spawned) -> Result<()> {
+    let path = options.pidfd_socket.as_ref();
+    path.map_or(Ok(()), |path| console::send(spawned.child.pidfd.as_fd(), b"pidfd", path))
+}
+
 /// Makes the process known: to later commands and to the caller.
 pub(super) fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
     if let (Some(path), Some(process)) = (&options.pid_file, record.process) {
@@ -266,7 +279,9 @@ pub(super) fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let lazy = options.runs && !options.detach && path.is_none();
     let joins = if lazy { Joins::Limited } else { Joins::All };
     let resources = plan.host.resources.as_ref();
-    Placement::plan(&Host::detect_for(joins, resources)?, path, &options.id, joins, resources)
+    let placement =
+        Placement::plan(&Host::detect_for(joins, resources)?, path, &options.id, joins, resources)?;
+    placement.check_unused().map(|()| placement)
 }
 
 fn go(spawned: &Spawned) -> Result<()> {
@@ -288,8 +303,8 @@ fn converse(
         {
             Some((ToRuntime::AtHooks, _)) => {
                 let state = hook_state(&plan.init, "creating", number(spawned));
-                hooks::run("prestart", &plan.host.hooks.prestart, &state)?;
-                hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state)?;
+                hooks::run("prestart", &plan.host.hooks.prestart, &state, None)?;
+                hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state, None)?;
                 go(spawned)?;
                 if options.runs {
                     go(spawned)?;
@@ -370,6 +385,7 @@ pub(super) fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: P
         end: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
+        shares_pids: plan.host.new_namespaces & libc::CLONE_NEWPID as u64 == 0,
     }
 }
 

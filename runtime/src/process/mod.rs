@@ -4,3 +4,6 @@
 pub mod channel;
 pub mod init;
 pub mod spawn;
+
+/// The name of the last step of an init.
+pub const EXEC: &str = "16 exec";
