@@ -26,6 +26,9 @@ pub enum Error {
     /// A conversation with systemd failed.
     #[error("systemd: {call} of {unit}")]
     Systemd { call: &'static str, unit: String, source: SystemdFailure },
+    /// As runc says it.
+    #[error("container's cgroup {state} ({})", path.display())]
+    InUse { path: PathBuf, state: String },
     /// A call without a path failed.
     #[error("{call}")]
     Sys { call: &'static str, source: io::Error },
@@ -34,7 +37,7 @@ pub enum Error {
     /// What was asked for is well-formed, but this host or this caller cannot do it.
     #[error("{what}")]
     Refused { what: String, source: io::Error },
-    #[error("error running {name} hook #{index} ({path}): {message}")]
+    #[error("error running {name} hook #{index}: {path}: {message}")]
     Hook { name: &'static str, index: usize, path: String, message: String },
     #[error("container does not exist")]
     NoContainer { id: String },
@@ -49,9 +52,12 @@ pub enum Error {
     /// The program of a container cannot be executed; the text is what engines look for.
     #[error("exec: {program:?}: {reason}")]
     Program { program: String, reason: String },
+    #[error("exec {program}")]
+    Exec { program: String, source: io::Error },
     /// The container's init failed; the chain crossed a process boundary as text.
     #[error("{step}: {message}")]
     Init { step: String, message: String },
+
     #[error("the container's init ended during set-up")]
     InitGone,
     /// criu could not do it: its own last words, and where there are more of them.

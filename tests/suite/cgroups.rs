@@ -34,7 +34,8 @@ cases! {
         events_stats_gives_one_json_object,
         kill_all_reaches_every_process;
     newer:
-        a_cgroup_that_is_in_use_is_refused_and_left_alone;
+        a_cgroup_that_is_in_use_is_refused_and_left_alone,
+        a_frozen_cgroup_is_refused;
 }
 
 fn read(dir: &Path, file: &str) -> String {
@@ -331,4 +332,15 @@ fn kill_all_reaches_every_process(t: &Ctx) {
         let pids = t.rt(&["ps", "--format", "json", &c.id]);
         (pids.code != 0 || pids.json().as_array().is_none_or(Vec::is_empty)).then_some(())
     });
+}
+
+fn a_frozen_cgroup_is_refused(t: &Ctx) {
+    t.needs_cgroup_v1("freezer");
+    let name = t.id();
+    let dir = Path::new("/sys/fs/cgroup/freezer").join(&name);
+    fs::create_dir(&dir).expect("mkdir a group");
+    fs::write(dir.join("freezer.state"), "FROZEN").expect("freeze the empty group");
+    let out = t.container(|c| c.set("/linux/cgroupsPath", format!("/{name}"))).create();
+    let _ = fs::remove_dir(&dir);
+    out.refused("container's cgroup unexpectedly frozen");
 }

@@ -8,6 +8,7 @@ use rustix::termios::{Termios, tcgetattr};
 
 cases! {
     settled:
+        run_on_a_terminal_ends_lines_by_a_line_feed_alone,
         create_sends_the_master_over_the_socket,
         the_program_has_the_pty_on_its_streams,
         the_pty_is_the_controlling_terminal,
@@ -233,4 +234,21 @@ fn run_with_a_terminal_needs_one(t: &Ctx) {
     // Neither a terminal among the standard streams nor a controlling one.
     let c = t.container(|c| with_terminal(c, "true"));
     c.launch("run", &[]).wrap(&["setsid", "--wait"]).run().refused("tty");
+}
+
+fn run_on_a_terminal_ends_lines_by_a_line_feed_alone(t: &Ctx) {
+    t.needs_tool("script");
+    let c = t.container(|c| with_terminal(c, "echo one; echo two"));
+    let run = format!(
+        "{} --root {} run --bundle {} {} > {}",
+        t.runtime.path.display(),
+        t.root().display(),
+        c.bundle.display(),
+        c.id,
+        c.bundle.join("out").display()
+    );
+    t.host("script", &["-qec", &run, "/dev/null"]).ok();
+    let seen = std::fs::read_to_string(c.bundle.join("out")).expect("the output");
+    // What script(1) types at the end of its input is echoed.
+    assert_eq!(seen.replace("^@", ""), "one\ntwo\n");
 }

@@ -9,6 +9,8 @@ use rustix::process::Signal;
 
 cases! {
     settled:
+        exec_can_enter_a_cgroup_of_one_controller,
+        exec_with_a_bad_cgroup_is_refused,
         exec_gives_the_exit_status_of_its_program,
         exec_joins_every_namespace_of_the_container,
         exec_joins_the_cgroups_of_the_container,
@@ -323,4 +325,27 @@ fn exec_arguments_after_the_id_are_the_programs(t: &Ctx) {
     let c = up(t);
     let out = c.exec(&["echo", "--env", "-t", "--", "-x"]).ok();
     assert_eq!(out.text(), "--env -t -- -x");
+}
+
+fn exec_can_enter_a_cgroup_of_one_controller(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["sleep", "100"]);
+        c.set("/linux/cgroupsPath", format!("/{}", t.id()));
+    });
+    c.up();
+    fs::create_dir(c.cgroup_v1("pids").join("sub")).expect("mkdir a group");
+    let seen = c.exec_with(&["--cgroup", "pids:sub"], &["cat", "/proc/self/cgroup"]).ok().stdout;
+    let ends =
+        |part: &str| seen.lines().find(|line| line.contains(part)).is_some_and(|line| line.ends_with("/sub"));
+    assert!(ends(":pids:") && !ends(":memory:"), "{seen}");
+    // `/` is the container's own.
+    c.exec_with(&["--cgroup", "/"], &["true"]).ok();
+}
+
+fn exec_with_a_bad_cgroup_is_refused(t: &Ctx) {
+    t.needs_cgroup_v1("pids");
+    let c = up(t);
+    c.exec_with(&["--cgroup", ".."], &["true"]).fails(255, "bad sub cgroup path");
+    c.exec_with(&["--cgroup", "whaaat:/"], &["true"]).fails(255, "unknown controller");
+    c.exec_with(&["--cgroup", "pids:missing"], &["true"]).fails(255, "no such file or directory");
 }

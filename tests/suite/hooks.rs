@@ -12,6 +12,9 @@ use hearth_tests::{Config, Container, Ctx, Value, cases, json};
 
 cases! {
     settled:
+        a_hook_without_an_environment_has_its_surroundings,
+        runtime_hooks_find_the_root_in_the_new_mount_namespace,
+        create_container_hooks_start_in_the_root,
         hooks_of_one_kind_run_in_the_listed_order,
         hooks_read_the_state_on_standard_input,
         the_state_that_hooks_read_has_no_escaped_slashes,
@@ -291,4 +294,50 @@ fn poststop_hooks_run_after_a_failed_create(t: &Ctx) {
     });
     assert_ne!(c.create().code, 0);
     assert_eq!(order(&dir), ["poststop"]);
+}
+
+fn a_hook_without_an_environment_has_its_surroundings(t: &Ctx) {
+    let dir = t.scratch();
+    let hook = |name: &str| {
+        let script = format!("echo $OUTSIDE $INSIDE > {}/{name}", dir.display());
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script]})
+    };
+    let c = t.container(|c| {
+        c.args(&["true"]);
+        c.env("INSIDE=program");
+        c.bind(&dir, &dir.to_string_lossy(), &["bind"]);
+        c.push("/hooks/createRuntime", hook("runtime"));
+        c.push("/hooks/startContainer", hook("start"));
+    });
+    c.launch("run", &[]).env("OUTSIDE", "caller").run().ok();
+    let seen = |name: &str| fs::read_to_string(dir.join(name)).expect("the hook ran");
+    assert_eq!((seen("runtime").trim(), seen("start").trim()), ("caller", "program"));
+}
+
+/// As hooks that bring devices and libraries along do it: they enter the mount namespace and mount below the root.
+fn runtime_hooks_find_the_root_in_the_new_mount_namespace(t: &Ctx) {
+    t.needs_tool("nsenter");
+    let c = t.container(|c| c.args(&["cat", "/home/alice/brought"]));
+    fs::write(c.bundle.join("brought"), "by a hook").expect("write a file");
+    fs::write(c.rootfs("home/alice/brought"), "").expect("write a file");
+    let (from, to) = (c.bundle.join("brought"), c.rootfs("home/alice/brought"));
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter -m -t $pid /bin/busybox mount --bind {} {}",
+        from.display(),
+        to.display()
+    );
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(c.bundle.join("config.json")).expect("config")).expect("JSON");
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]});
+    Config(config).write(&c.bundle);
+    assert_eq!(c.run().ok().text(), "by a hook");
+}
+
+fn create_container_hooks_start_in_the_root(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["cat", "/home/alice/note"]);
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo here > ./home/alice/note"]});
+        c.push("/hooks/createContainer", hook);
+    });
+    assert_eq!(c.run().ok().text(), "here");
 }

@@ -1,12 +1,17 @@
 //! create, start, state, kill, delete in their right order, and the files that go with them.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 
+use hearth_tests::container::field;
 use hearth_tests::context::eventually;
+use hearth_tests::terminal::ConsoleSocket;
 use hearth_tests::{Ctx, cases, json};
 
 cases! {
     settled:
+        a_created_container_ends_by_a_signal_that_asks_it_to,
+        kill_takes_the_signal_that_is_none,
         a_container_goes_through_its_states,
         create_does_not_run_the_program,
         the_state_tells_what_the_spec_asks_for,
@@ -24,6 +29,9 @@ cases! {
         kill_sends_the_signal_to_the_init,
         a_container_that_ends_by_itself_is_stopped,
         annotations_come_back_in_the_state;
+    newer:
+        kill_without_a_pid_namespace_ends_all,
+        the_pidfd_goes_to_the_socket;
 }
 
 fn a_container_goes_through_its_states(t: &Ctx) {
@@ -201,4 +209,45 @@ fn annotations_come_back_in_the_state(t: &Ctx) {
     assert_eq!(annotations["org.example.one"], "1");
     assert_eq!(annotations["org.example.empty"], "");
     assert_eq!(annotations["dots.and/slash"], "x");
+}
+
+/// The first process of a PID namespace has no default action of its own.
+fn a_created_container_ends_by_a_signal_that_asks_it_to(t: &Ctx) {
+    let c = t.sleeper();
+    c.create().ok();
+    c.kill("TERM").ok();
+    c.wait_until("stopped");
+}
+
+fn kill_takes_the_signal_that_is_none(t: &Ctx) {
+    let c = t.sleeper();
+    c.up();
+    c.kill("0").ok();
+    assert_eq!(c.status(), "running");
+    c.kill("KILL").ok();
+    c.wait_until("stopped");
+    c.kill("0").refused("container not running");
+}
+
+fn kill_without_a_pid_namespace_ends_all(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["sleep", "100"]);
+        c.no_namespace("pid");
+    });
+    c.up();
+    c.verb("exec", &["--detach"], &["sleep", "100"]).run().ok();
+    c.kill("KILL").ok();
+    eventually("all to be gone", || {
+        let pids = t.rt(&["ps", "--format", "json", &c.id]).ok().json();
+        pids.as_array().is_none_or(Vec::is_empty).then_some(())
+    });
+}
+
+fn the_pidfd_goes_to_the_socket(t: &Ctx) {
+    let c = t.sleeper();
+    let socket = ConsoleSocket::new(t);
+    c.launch("create", &["--pidfd-socket", &socket.path.to_string_lossy()]).run().ok();
+    let fd = socket.receive().0;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).expect("fdinfo");
+    assert_eq!(field(&info, "Pid").trim(), c.pid().to_string(), "{info}");
 }

@@ -6,6 +6,7 @@ use hearth_tests::{Ctx, Value, cases, json};
 
 cases! {
     settled:
+        ps_of_a_stopped_container_is_a_heading,
         list_of_nothing_is_a_heading,
         list_shows_a_row_for_each_container,
         list_quiet_gives_ids_only,
@@ -23,6 +24,8 @@ cases! {
         spec_rootless_maps_the_caller,
         the_version_names_the_spec,
         help_is_told;
+    newer:
+        list_of_a_missing_root_is_an_error;
 }
 
 fn list_of_nothing_is_a_heading(t: &Ctx) {
@@ -200,4 +203,17 @@ fn help_is_told(t: &Ctx) {
 fn read(dir: &std::path::Path) -> Value {
     let text = fs::read_to_string(dir.join("config.json")).expect("config.json was written");
     serde_json::from_str(&text).expect("config.json is JSON")
+}
+
+fn list_of_a_missing_root_is_an_error(t: &Ctx) {
+    let missing = t.scratch().join("missing");
+    t.host(&t.runtime.path.to_string_lossy(), &["--root", &missing.to_string_lossy(), "list"])
+        .refused("no such file or directory");
+}
+
+fn ps_of_a_stopped_container_is_a_heading(t: &Ctx) {
+    let c = t.container(|c| c.args(&["true"]));
+    c.up();
+    c.wait_until("stopped");
+    assert_eq!(t.rt(&["ps", &c.id]).ok().stdout.lines().count(), 1);
 }

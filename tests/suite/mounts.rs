@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use hearth_tests::{Config, Ctx, cases, json};
+use hearth_tests::{Config, Ctx, Value, cases, json};
 
 cases! {
     settled:
+        a_read_only_tmpfs_takes_mounts_below_it,
+        a_bind_source_in_the_root_shows_what_is_mounted_there,
         a_bind_mount_shows_its_source,
         a_read_only_bind_mount_refuses_writing,
         a_bind_mount_with_nosuid_nodev_noexec_has_them,
@@ -511,4 +513,33 @@ fn many_mounts_work(t: &Ctx) {
         }
     });
     assert_eq!(out, "1050\n150");
+}
+
+fn a_read_only_tmpfs_takes_mounts_below_it(t: &Ctx) {
+    let out = t.sh("touch /a/b/x && echo inner; touch /a/x 2>/dev/null || echo outer; touch /dev/x 2>/dev/null || echo dev", |c| {
+        c.mount("/a", "tmpfs", "tmpfs", &["ro"]);
+        c.mount("/a/b", "tmpfs", "tmpfs", &[]);
+        let mounts = c.0["mounts"].as_array_mut().expect("mounts");
+        let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev").expect("/dev");
+        dev["options"].as_array_mut().expect("options").push("ro".into());
+    });
+    assert_eq!(out, "inner\nouter\ndev");
+}
+
+fn a_bind_source_in_the_root_shows_what_is_mounted_there(t: &Ctx) {
+    let dir = t.scratch();
+    fs::write(dir.join("file"), "mounted before").expect("write a file");
+    let c = t.container(|c| c.args(&["cat", "/home/alice/file"]));
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(c.bundle.join("config.json")).expect("config")).expect("JSON");
+    let rootfs = c.rootfs("");
+    for (source, destination) in
+        [(dir.clone(), "/var".into()), (rootfs.join("var"), rootfs.join("home/alice"))]
+    {
+        let mount =
+            json!({"type": "bind", "source": source, "destination": destination, "options": ["rbind"]});
+        config["mounts"].as_array_mut().expect("mounts").push(mount);
+    }
+    Config(config).write(&c.bundle);
+    assert_eq!(c.run().ok().text(), "mounted before");
 }

@@ -17,6 +17,8 @@ cases! {
         masking_also_holds_for_exec,
         proc_sys_is_read_only_by_default,
         a_masked_path_wins_over_a_mount;
+    newer:
+        a_path_that_is_masked_twice_is_masked_once;
 }
 
 fn the_default_masked_paths_are_empty(t: &Ctx) {
@@ -92,4 +94,10 @@ fn a_masked_path_wins_over_a_mount(t: &Ctx) {
         c.set("/linux/maskedPaths", json!(["/tmp/secret"]));
     });
     assert_eq!(out, "");
+}
+
+fn a_path_that_is_masked_twice_is_masked_once(t: &Ctx) {
+    let out =
+        t.sh("grep -c ' /home ' /proc/mounts", |c| c.set("/linux/maskedPaths", json!(["/home", "/home"])));
+    assert_eq!(out, "1");
 }

@@ -1,13 +1,14 @@
 //! The `process` object of the config: who runs, where, with what.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use hearth_tests::container::field;
 use hearth_tests::{Ctx, cases, json};
 
 cases! {
     settled:
+        a_capability_stands_in_for_a_missing_bit,
         the_environment_is_the_configs_alone,
         home_is_taken_from_the_passwd_file,
         home_of_an_unknown_user_is_the_root,
@@ -380,4 +381,20 @@ fn the_io_priority_is_set(t: &Ctx) {
     let priority = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
     let out = t.sh("ionice -p 1", |c| c.set("/process/ioPriority", priority));
     assert_eq!(out, "best-effort: prio 6");
+}
+
+fn a_capability_stands_in_for_a_missing_bit(t: &Ctx) {
+    let c = t.container(|c| {
+        c.args(&["/home/alice/true"]);
+        c.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        let names = ["CAP_DAC_OVERRIDE"];
+        c.capabilities(&names);
+        for set in ["inheritable", "ambient"] {
+            c.set(&format!("/process/capabilities/{set}"), json!(names));
+        }
+    });
+    let file = c.rootfs("home/alice/true");
+    hearth_tests::bundle::install(std::path::Path::new("/bin/busybox"), &file);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o100)).expect("chmod");
+    c.run().code(0);
 }

@@ -1,10 +1,13 @@
 //! When and where a program runs: scheduler, I/O priority, CPU affinity, memory policy.
 
+use std::fs;
+
 use hearth_tests::container::field;
 use hearth_tests::{Config, Ctx, Value, cases, json};
 
 cases! {
     newer:
+        the_callers_cpus_are_not_the_containers,
         every_policy_that_may_be_set_is,
         flags_of_the_scheduler_are_named_as_in_the_spec,
         what_a_policy_does_not_have_is_refused,
@@ -208,4 +211,16 @@ fn a_cpu_list_that_is_none_is_refused(t: &Ctx) {
         let c = t.container(|c| c.set("/process/execCPUAffinity", json!({"initial": list})));
         assert_ne!(c.run().code, 0, "{list}");
     }
+}
+
+fn the_callers_cpus_are_not_the_containers(t: &Ctx) {
+    t.needs_tool("taskset");
+    let cpus = |text: &str| field(text, "Cpus_allowed_list").trim().to_owned();
+    let all = cpus(&fs::read_to_string("/proc/self/status").expect("status"));
+    let c = t.sleeper();
+    c.launch("run", &["--detach"]).wrap(&["taskset", "-c", "0"]).run().ok();
+    assert_eq!(cpus(&c.proc("status")), all);
+    let seen =
+        c.verb("exec", &[], &["cat", "/proc/self/status"]).wrap(&["taskset", "-c", "0"]).run().ok().stdout;
+    assert_eq!(cpus(&seen), all);
 }

@@ -7,6 +7,8 @@ use hearth_tests::{Config, Ctx, Value, cases, json};
 
 cases! {
     settled:
+        start_container_hooks_run_under_the_filter,
+        a_filter_may_forbid_what_the_runtime_itself_uses,
         without_a_profile_there_is_no_filter,
         a_denied_call_gives_eperm,
         a_denied_call_gives_the_errno_asked_for,
@@ -348,4 +350,32 @@ fn a_listener_receives_the_notify_descriptor(t: &Ctx) {
     // Nobody listens any more: the kernel answers.
     drop(descriptor);
     assert_eq!(run.finish().code, ENOSYS);
+}
+
+fn start_container_hooks_run_under_the_filter(t: &Ctx) {
+    for no_new_privileges in [true, false] {
+        let c = t.container(|c| {
+            c.args(&["true"]);
+            c.set("/process/noNewPrivileges", no_new_privileges);
+            let rule = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
+            c.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
+            let hook =
+                json!({"path": "/bin/sh", "args": ["sh", "-c", "mkdir /dev/shm/made"], "env": ["PATH=/bin"]});
+            c.push("/hooks/startContainer", hook);
+        });
+        c.run().refused("hook #0");
+    }
+}
+
+fn a_filter_may_forbid_what_the_runtime_itself_uses(t: &Ctx) {
+    let names = ["close_range", "fsopen", "fsconfig", "openat2", "open_tree", "move_mount", "mount_setattr"];
+    for no_new_privileges in [true, false] {
+        let c = t.container(|c| {
+            c.args(&["true"]);
+            c.set("/process/noNewPrivileges", no_new_privileges);
+            let rule = json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]);
+            c.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
+        });
+        c.run().ok();
+    }
 }

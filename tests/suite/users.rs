@@ -16,6 +16,7 @@ cases! {
         tmpfs_in_a_user_namespace_belongs_to_its_root,
         several_ranges_are_mapped,
         devices_are_bound_in_a_user_namespace,
+        every_default_device_is_itself_in_a_user_namespace,
         a_mapping_that_overlaps_is_refused,
         capabilities_hold_inside_only,
         a_terminal_works_in_a_user_namespace;
@@ -148,4 +149,9 @@ fn a_terminal_works_in_a_user_namespace(t: &Ctx) {
     let (mut master, _) = socket.receive();
     c.start().ok();
     assert!(master.expect("END").contains("/dev/pts/0"));
+}
+
+fn every_default_device_is_itself_in_a_user_namespace(t: &Ctx) {
+    let out = t.sh("cd /dev; stat -c '%n %t:%T' full null random tty urandom zero", mapped);
+    assert_eq!(out, "full 1:7\nnull 1:3\nrandom 1:8\ntty 5:0\nurandom 1:9\nzero 1:5");
 }

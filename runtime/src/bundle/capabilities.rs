@@ -29,6 +29,22 @@ impl Sets {
         }
     }
 
+    /// What of this a process with the capabilities `have` cannot be given: to be warned of, as the spec asks for
+    /// and partly in runc's words.
+    pub fn warnings(&self, have: u64) -> impl Iterator<Item = String> {
+        let all = self.bounding | self.effective | self.inheritable | self.permitted | self.ambient;
+        let (missing, refused) = (all & !have, self.ambient & !(self.permitted & self.inheritable));
+        caps::all().into_iter().filter_map(move |cap| match 1_u64 << cap.index() {
+            bit if missing & bit != 0 => {
+                Some(format!("can't grant {cap}: the runtime has not got it itself"))
+            }
+            bit if refused & bit != 0 => Some(format!(
+                "can't raise ambient capability {cap}: it is not both permitted and inheritable"
+            )),
+            _ => None,
+        })
+    }
+
     /// What `exec --cap NAME` adds, as runc does it: to bounding, effective and permitted; to ambient where the
     /// inheritable set allows it.
     pub fn add(&mut self, mask: u64) {

@@ -97,9 +97,18 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], what: &str) -> Result<(T, Vec<Str
     normalise(&mut value, &mut warnings);
     json::from_value(&value).map(|value| (value, warnings)).map_err(|_| {
         // The first error is the one that knows where.
-        let field = locate::path(text, first.line(), first.column());
+        let field = in_runc_words(locate::path(text, first.line(), first.column()));
         Error::Json { what: format!("{what}: {field}"), source: first }
     })
+}
+
+/// Some tools match on how runc names these.
+fn in_runc_words(field: String) -> String {
+    match field.strip_prefix("linux.memoryPolicy") {
+        Some(part) if part.starts_with(".flags") => format!("{field}: invalid memory policy flag"),
+        Some(_) => format!("{field}: invalid memory policy mode"),
+        None => field,
+    }
 }
 
 /// What oci-spec is stricter in than runc: unknown capabilities (runc warns), null where it wants a list, the spec's

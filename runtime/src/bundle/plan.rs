@@ -64,7 +64,8 @@ pub type IdMap = (u32, u32, u32);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
-    pub path: PathBuf,
+    /// None: only the user namespace to map by is wanted, for a source inside the root.
+    pub path: Option<PathBuf>,
     pub recursive: bool,
     /// Propagation to give the detached copy, 0 to keep it.
     pub propagation: u64,
@@ -129,6 +130,13 @@ pub struct Common {
 }
 
 impl Common {
+    /// For `--debug`.
+    pub fn tell(&self) {
+        if let Some(filter) = &self.seccomp {
+            crate::observe::log::debug(&format!("seccomp filter flags: {}", filter.flags));
+        }
+    }
+
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let annotations = spec.annotations().iter().flatten();
         let landlock = landlock::Policy::from_annotations(annotations)?;
@@ -153,10 +161,22 @@ pub struct Mount {
 pub enum Source {
     /// Index into the descriptors of bind sources.
     Bind(usize),
+    /// A bind of what the container's own root has at that point of the order, earlier mounts included.
+    Inside(Inside),
     /// A new instance of a file system: type and source.
     New(String, String),
     /// What of the cgroup hierarchies the container may see.
     Cgroup,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// In the root.
+    pub path: String,
+    pub recursive: bool,
+    pub propagation: u64,
+    /// Index of the descriptor of a user namespace to map by, and whether the whole tree is mapped.
+    pub idmap: Option<(usize, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,21 +377,22 @@ fn mount(
         // As in runc: what the caller's mounts share stays shared only where the root does.
         let keep = root_propagation.is_some_and(|(kind, _)| kind == libc::MS_SHARED);
         let maps = spec.uid_mappings().is_some();
-        host.binds.push(Bind {
-            path: bundle.join(path),
+        let idmap = (maps || options.idmap.is_some()).then(|| {
+            let joined = host.joined.iter().find(|(kind, _)| *kind == Ns::User);
+            let by = match joined {
+                _ if maps => MapBy::New(id_maps(spec.uid_mappings()), id_maps(spec.gid_mappings())),
+                Some((_, path)) => MapBy::Joined(path.clone()),
+                None => MapBy::New(host.uid_mappings.clone(), host.gid_mappings.clone()),
+            };
+            (by, options.idmap == Some(true))
+        });
+        let bind = Bind {
+            path: Some(bundle.join(path)),
             recursive: options.recursive_bind,
             propagation: if keep { 0 } else { libc::MS_SLAVE },
-            idmap: (maps || options.idmap.is_some()).then(|| {
-                let joined = host.joined.iter().find(|(kind, _)| *kind == Ns::User);
-                let by = match joined {
-                    _ if maps => MapBy::New(id_maps(spec.uid_mappings()), id_maps(spec.gid_mappings())),
-                    Some((_, path)) => MapBy::Joined(path.clone()),
-                    None => MapBy::New(host.uid_mappings.clone(), host.gid_mappings.clone()),
-                };
-                (by, options.idmap == Some(true))
-            }),
-        });
-        Source::Bind(host.binds.len() - 1)
+            idmap,
+        };
+        bind_source(bind, host, &field("source"))?
     } else if kind == "cgroup" || kind == "cgroup2" {
         Source::Cgroup
     } else if kind.is_empty() {
@@ -391,7 +412,9 @@ fn mount(
     if options.tmpcopyup && !matches!(&source, Source::New(kind, _) if kind == "tmpfs") {
         return Err(Error::invalid(field("options"), "tmpcopyup", "a tmpfs to copy up to"));
     }
-    let destination = text(spec.destination(), &field("destination"))?;
+    // As in runc: a destination may be the path outside.
+    let outside = spec.destination().strip_prefix(&host.rootfs).unwrap_or(spec.destination());
+    let destination = text(outside, &field("destination"))?;
     // An older spec allows relative destinations: they are taken from the root.
     let destination = if destination.starts_with('/') { destination } else { format!("/{destination}") };
     Ok(Mount { destination, source, options })
@@ -415,6 +438,21 @@ fn owner_rules(field: &str, options: &Options, host: &Host) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn bind_source(mut bind: Bind, host: &mut Host, field: &str) -> Result<Source> {
+    let path = bind.path.as_ref().and_then(|path| path.strip_prefix(&host.rootfs).ok());
+    let Some(path) = path.map(|path| text(path, field)).transpose()? else {
+        host.binds.push(bind);
+        return Ok(Source::Bind(host.binds.len() - 1));
+    };
+    let Bind { recursive, propagation, .. } = bind;
+    let idmap = bind.idmap.as_ref().map(|(_, whole)| (host.binds.len(), *whole));
+    if idmap.is_some() {
+        bind.path = None;
+        host.binds.push(bind);
+    }
+    Ok(Source::Inside(Inside { path, recursive, propagation, idmap }))
 }
 
 /// A mount is mapped by lists of its own, or by those of the container's user namespace.
@@ -518,11 +556,14 @@ fn memory_policy(spec: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<(i32, Ve
         })
         .sum();
     let list = spec.nodes().as_deref().filter(|list| !list.is_empty());
-    let nodes = list.map(|list| cpu_list("linux.memoryPolicy.nodes", list)).transpose()?.unwrap_or_default();
+    let nodes = list.map(|list| cpu_list("linux.memoryPolicy.nodes: invalid memory policy nodes", list));
+    let nodes = nodes.transpose()?.unwrap_or_default();
     let expected = match spec.mode() {
-        Mode::MpolDefault | Mode::MpolLocal if !nodes.is_empty() => Some("none (mode requires 0 nodes)"),
+        Mode::MpolDefault | Mode::MpolLocal if !nodes.is_empty() => {
+            Some(format!("none (mode requires 0 nodes but got {})", nodes.len()))
+        }
         Mode::MpolDefault | Mode::MpolLocal | Mode::MpolPreferred => None,
-        _ if nodes.is_empty() => Some("some (mode requires at least one node)"),
+        _ if nodes.is_empty() => Some("some (mode requires at least one node)".to_owned()),
         _ => None,
     };
     if let Some(expected) = expected {

@@ -48,6 +48,9 @@ pub struct Process {
 pub struct Window {
     pub rows: u16,
     pub columns: u16,
+    /// As in runc, where the caller relays it: the caller's own terminal adds the carriage returns that it needs, and
+    /// a pipe gets plain text.
+    pub bare_line_feeds: bool,
 }
 
 /// The fields of sched_attr (sched_setattr(2)).
@@ -67,6 +70,13 @@ impl Process {
     pub fn set_env(&mut self, more: &[String]) {
         self.env.extend(more.iter().cloned());
         self.env = last_of_each(std::mem::take(&mut self.env));
+    }
+
+    /// What will not be as asked for, and is no error. `has_all`: in a user namespace of its own.
+    pub fn warnings(&self, has_all: bool) -> impl Iterator<Item = String> {
+        let own = rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits());
+        let have = if has_all { u64::MAX } else { own };
+        self.capabilities.iter().flat_map(move |sets| sets.warnings(have))
     }
 
     pub fn from_spec(spec: &Spec) -> Result<Self> {
@@ -141,6 +151,7 @@ fn window(spec: &Spec) -> Window {
     spec.console_size().map_or_else(Window::default, |size| Window {
         rows: clamp(size.height()),
         columns: clamp(size.width()),
+        bare_line_feeds: false,
     })
 }
 

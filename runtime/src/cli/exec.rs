@@ -34,7 +34,8 @@ pub(super) fn define(command: Command) -> Command {
                 .value_parser(value_parser!(u32).range(0..=1024))
                 .default_value("0"),
         )
-        .arg(text("cgroup").value_name("PATH").help("Cgroup below the container's own"))
+        .arg(list("cgroup").value_name("[CONTROLLERS:]PATH").help("Cgroup below the container's own"))
+        .arg(path_arg("pidfd-socket").help("AF_UNIX socket that receives a pidfd of the process"))
         .arg(flag("ignore-paused").help("Do not refuse a paused container"))
         .arg(flag("no-subreaper").hide(true))
         .arg(id_arg())
@@ -68,7 +69,8 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
         detach: args.get_flag("detach"),
         preserve_fds: args.get_one("preserve-fds").copied().unwrap_or(0),
         ignore_paused: args.get_flag("ignore-paused"),
-        cgroup: text("cgroup"),
+        cgroups: list("cgroup"),
+        pidfd_socket: path(args, "pidfd-socket"),
     };
     exec(&global.container(args)?, &options)
 }

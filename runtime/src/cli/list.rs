@@ -25,6 +25,12 @@ fn row(container: &Container) -> Result<Report> {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
+    if global.place.is_some() {
+        // As in runc: only the default root may be missing.
+        let root = global.root()?;
+        rustix::fs::access(root.path(), rustix::fs::Access::EXISTS)
+            .map_err(Error::path("read --root", root.path()))?;
+    }
     let mut rows = Vec::new();
     for id in global.root()?.list()? {
         // One that is deleted meanwhile is not listed; one that cannot be read does not hide the others.

@@ -138,6 +138,8 @@ pub fn main() -> u8 {
             // clap explains over several lines; the first paragraph says it all.
             let first = text.trim_start_matches("error: ").lines().take_while(|line| !line.trim().is_empty());
             let line = first.map(str::trim).collect::<Vec<_>>().join(" ");
+            // As runc says it.
+            let line = line.replace("unrecognized subcommand", "No help topic for");
             let _ = writeln!(std::io::stderr(), "hearth: {line}");
             1
         }
@@ -211,7 +213,13 @@ fn told(name: &str, failure: u8, result: Result<u8>) -> u8 {
         if log::has_file() {
             log::error(&line);
         }
-        let _ = writeln!(std::io::stderr(), "hearth {name}: {line}");
+        let _ = match &error {
+            // The program's failure, not ours: told as a shell tells it, and as runc does.
+            Error::Init { step, message } if step == crate::process::EXEC => {
+                writeln!(std::io::stderr(), "{message}")
+            }
+            _ => writeln!(std::io::stderr(), "hearth {name}: {line}"),
+        };
         failure
     })
 }

@@ -3,7 +3,6 @@ use std::process::Command as Program;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Global, id_arg, print};
-use crate::container::Status;
 use crate::{Error, Result};
 
 pub(super) fn define(command: Command) -> Command {
@@ -29,11 +28,7 @@ pub(super) fn define(command: Command) -> Command {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8> {
-    let container = global.container(args)?;
-    if container.status()? == Status::Stopped {
-        return Err(container.refuse("container not running"));
-    }
-    let pids = container.processes()?;
+    let pids = global.container(args)?.processes()?;
     if args.get_one::<String>("format").is_some_and(|format| format == "json") {
         let text = serde_json::to_string(&pids);
         return print(&text.map_err(|source| Error::Json { what: "the list".into(), source })?).map(|()| 0);

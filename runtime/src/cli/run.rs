@@ -18,10 +18,12 @@ pub(super) fn define(command: Command) -> Command {
         .arg(flag("no-subreaper").hide(true))
 }
 
-pub(super) fn create_args() -> [Arg; 8] {
+pub(super) fn create_args() -> [Arg; 9] {
     [
         path_arg("bundle").short('b').default_value(".").help("Directory of config.json"),
         path_arg("console-socket").help("AF_UNIX socket that receives the terminal's master"),
+        path_arg("pidfd-socket")
+            .help("AF_UNIX socket that receives a pidfd of the container's first process"),
         path_arg("pid-file").help("File to write the container's pid to"),
         Arg::new("preserve-fds")
             .long("preserve-fds")
@@ -42,6 +44,7 @@ pub(super) fn options(global: &Global, args: &ArgMatches, runs: bool) -> Options
         id: id(args).to_owned(),
         bundle: path(args, "bundle").unwrap_or_else(|| PathBuf::from(".")),
         console_socket: path(args, "console-socket"),
+        pidfd_socket: path(args, "pidfd-socket"),
         pid_file: path(args, "pid-file"),
         preserve_fds: args.get_one("preserve-fds").copied().unwrap_or(0),
         init: args.get_flag("init"),

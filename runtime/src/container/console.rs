@@ -11,7 +11,9 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
 };
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use super::create::Options;
 use crate::bundle::plan::Plan;
@@ -19,8 +21,11 @@ use crate::sys::fd::standard;
 use crate::{Error, Result};
 
 /// A terminal needs somebody at its other end, and a console socket needs a terminal.
-pub fn check(plan: &Plan, options: &Options) -> Result<()> {
+pub fn check(plan: &mut Plan, options: &Options) -> Result<()> {
     let terminal = plan.init.process.terminal.is_some();
+    if let Some(window) = &mut plan.init.process.terminal {
+        window.bare_line_feeds = options.console_socket.is_none();
+    }
     requirements(terminal, options.runs && !options.detach, options.console_socket.as_deref())
 }
 
@@ -44,19 +49,25 @@ pub fn requirements(terminal: bool, stays: bool, console_socket: Option<&Path>) 
 /// Sends the master to the socket; without one it is the caller's to keep.
 pub fn deliver(master: OwnedFd, console_socket: Option<&Path>) -> Result<Option<OwnedFd>> {
     let Some(path) = console_socket else { return Ok(Some(master)) };
+    send(master.as_fd(), b"/dev/ptmx", path)?;
+    Ok(None)
+}
+
+/// Sends a descriptor, under a name, to the socket `path`.
+pub fn send(fd: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<()> {
     let fail = |call| Error::path(call, path);
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(fail("socket"))?;
-    let address = SocketAddrUnix::new(path).map_err(fail("console socket"))?;
-    rustix::net::connect(&socket, &address).map_err(fail("connect to console socket"))?;
+    let address = SocketAddrUnix::new(path).map_err(fail("socket"))?;
+    rustix::net::connect(&socket, &address).map_err(fail("connect to socket"))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [master.as_fd()];
+    let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(&socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL)
-        .map_err(fail("send the terminal to"))?;
-    Ok(None)
+    rustix::net::sendmsg(&socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)
+        .map_err(fail("send a descriptor to"))
+        .map(drop)
 }
 
 /// The caller's terminal in raw mode for the time of the relay.
@@ -85,6 +96,7 @@ impl Relay {
         let saved = tcgetattr(&host).map_err(Error::sys("tcgetattr"))?;
         let mut raw = saved.clone();
         raw.make_raw();
+        raw.output_modes.insert(OutputModes::OPOST);
         tcsetattr(&host, OptionalActions::Now, &raw).map_err(Error::sys("tcsetattr"))?;
         let relay = Self { master, host, saved, input_open: true };
         relay.resize();

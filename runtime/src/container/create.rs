@@ -28,6 +28,7 @@ pub struct Options {
     pub id: String,
     pub bundle: PathBuf,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub preserve_fds: u32,
     /// The program is not the container's first process.
@@ -68,7 +69,8 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let bundle = load::understand(path, text)?;
     let mut plan = plan::plan(&options.id, &bundle).map_err(|error| error.at("config.json"))?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
-    console::check(&plan, options)?;
+    console::check(&mut plan, options)?;
+    plan.init.process.warnings(plan.init.user_namespace).for_each(|warning| log::warn(&warning));
     labels::check(&plan.init.process)?;
     plan.init.reaper |= options.init;
     plan.init.no_pivot = options.no_pivot;
@@ -78,6 +80,7 @@ pub fn create(root: &Root, options: &Options) -> Result<Created> {
     let mut made = Made::new(dir);
     made.network = network;
     let terminal = made.all(options, &bundle, &mut plan, &mut timeline)?;
+    log::debug("init: closing the pipe to signal completion");
     let spawned = made.spawned.take().ok_or(Error::InitGone)?;
     let container = made.keep()?;
     Ok(Created { container, spawned, plan, terminal, relay: made.relay.take(), timeline })
@@ -166,7 +169,9 @@ impl Made {
         }
         timeline.mark("cgroup made");
         let made_ahead = network.as_ref().map_or(0, |_| network::FLAG);
-        let chroot = (!has_root).then(|| text(&plan.host.rootfs, "root.path")).transpose()?;
+        // Hooks that enter the namespace look for the root where it is outside.
+        let named = !has_root || plan.init.has_early_hooks();
+        let rootfs = named.then(|| text(&plan.host.rootfs, "root.path")).transpose()?;
         let create = Create {
             // On loan.
             plan: std::mem::take(&mut plan.init),
@@ -175,7 +180,7 @@ impl Made {
             parks: options.parks,
             has_root,
             has_network: network.is_some(),
-            chroot,
+            rootfs,
             timeline: options.timeline,
         };
         let mut order = Order { create, listener, sources };
@@ -183,6 +188,9 @@ impl Made {
         plan.init = order.create.plan;
         let spawned = spawned?;
         timeline.mark("set off");
+        plan.init.common.tell();
+        log::debug("nsexec container setup: cloned into its namespaces");
+        log::debug("child process in init(): it has its plan");
         // Init is at work meanwhile.
         record.cgroups.restrict_meanwhile(&mut leaf, &rules)?;
         give_network(spawned, plan, network)?;
@@ -209,6 +217,7 @@ impl Made {
         if options.runs {
             // Init need not tell that it is ready, and need not wait for a word: it finds it.
             self.relay = notify::Relay::open(dir)?;
+            send_pidfd(options, spawned)?;
             publish(dir, record, options)?;
             if !plan.init.has_early_hooks() {
                 go(spawned)?;
@@ -216,6 +225,7 @@ impl Made {
             return converse(spawned, plan, options, timeline);
         }
         let terminal = converse(spawned, plan, options, timeline)?;
+        send_pidfd(options, spawned)?;
         publish(dir, record, options)?;
         // From here on init may outlive us. A parked one has heard nothing of that yet.
         if !options.parks {
@@ -260,6 +270,11 @@ fn opened(spawned: &Spawned, init: &plan::Init) -> Result<Sources> {
     }
 }
 
+fn send_pidfd(options: &Options, spawned: &Spawned) -> Result<()> {
+    let path = options.pidfd_socket.as_ref();
+    path.map_or(Ok(()), |path| console::send(spawned.child.pidfd.as_fd(), b"pidfd", path))
+}
+
 /// Makes the process known: to later commands and to the caller.
 pub(super) fn publish(dir: &Dir, record: &Record, options: &Options) -> Result<()> {
     if let (Some(path), Some(process)) = (&options.pid_file, record.process) {
@@ -283,7 +298,7 @@ pub(super) fn place(options: &Options, plan: &Plan) -> Result<Placement> {
     let host = Host::detect_for(joins, resources)?;
     let mut placement = Placement::plan(&host, path, &options.id, joins, resources)?;
     placement.rootless = options.rootless;
-    Ok(placement)
+    placement.check_unused().map(|()| placement)
 }
 
 fn go(spawned: &Spawned) -> Result<()> {
@@ -305,8 +320,8 @@ fn converse(
         {
             Some((ToRuntime::AtHooks, _)) => {
                 let state = hook_state(&plan.init, "creating", number(spawned));
-                hooks::run("prestart", &plan.host.hooks.prestart, &state)?;
-                hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state)?;
+                hooks::run("prestart", &plan.host.hooks.prestart, &state, None)?;
+                hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state, None)?;
                 go(spawned)?;
                 if options.runs {
                     go(spawned)?;
@@ -387,6 +402,7 @@ pub(super) fn record(options: &Options, bundle: &Bundle, plan: &Plan, cgroups: P
         end: None,
         poststop: !plan.host.hooks.poststop.is_empty(),
         namespaces: plan.host.new_namespaces | joined,
+        shares_pids: plan.host.new_namespaces & libc::CLONE_NEWPID as u64 == 0,
     }
 }
 

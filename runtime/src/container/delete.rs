@@ -113,7 +113,7 @@ pub fn destroy(container: &Container) -> Result<()> {
         let state = hooks::State::new(&record.id, "stopped", 0, &bundle, record.annotations.iter());
         // The spec has their failures logged; the container is gone either way.
         for hook in hooks {
-            if let Err(error) = hooks::run("poststop", &[hook], &state) {
+            if let Err(error) = hooks::run("poststop", &[hook], &state, None) {
                 crate::observe::log::warn(&error.chain());
             }
         }

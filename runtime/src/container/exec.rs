@@ -8,8 +8,9 @@ use rustix::process::{Pid, Signal, geteuid, pidfd_send_signal};
 use super::run::Signals;
 use super::{Container, Status, console, create, notify, start};
 use crate::bundle::{capabilities, load, plan::Common, process::Process, validate};
+use crate::isolate::cgroup::Below;
 use crate::isolate::{idmap, labels, seccomp::notify::Agent};
-use crate::observe;
+use crate::observe::{self, log};
 use crate::process::channel::{self, Join, ToInit, ToRuntime};
 use crate::process::spawn;
 use crate::sys::clone::Child;
@@ -35,8 +36,9 @@ pub struct Options {
     pub detach: bool,
     pub preserve_fds: u32,
     pub ignore_paused: bool,
-    /// Below the container's own cgroup.
-    pub cgroup: Option<String>,
+    /// Below the container's own cgroups.
+    pub cgroups: Vec<String>,
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 const STOPPED: &str = "cannot exec in a stopped container";
@@ -56,13 +58,21 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     console::requirements(terminal, !options.detach, options.console_socket.as_deref())?;
     let signals = if options.detach { None } else { Some(Signals::block()?) };
     let cgroups = &container.record()?.cgroups;
-    let below = match &options.cgroup {
-        Some(path) => Some(path.clone()),
+    let mut below = Below::parse(&options.cgroups)?;
+    if below.is_empty() {
         // Where init is: a container with groups of its own may allow no process in its outermost one.
-        None => cgroups.place_of(container.record()?.process.map_or(0, |process| process.pid))?,
-    };
-    let leaf = cgroups.open(below.as_deref())?;
+        below = Below::v2(cgroups.place_of(container.record()?.process.map_or(0, |process| process.pid))?);
+    }
+    let leaf = cgroups.open(&below)?;
     let spawned = spawn::joiner(&leaf, &join.process)?;
+    join.common.tell();
+    log::debug("nsexec container setup: cloned, to join the container's namespaces");
+    if let (Some(cpus), _) = &join.process.affinity {
+        log::debug(&format!(
+            "nsexec: affinity: {:#x}",
+            cpus.iter().fold(0_u128, |mask, cpu| mask | 1 << (cpu % 128))
+        ));
+    }
     drop(leaf);
     if let Some(groups) = &container.record()?.intel_rdt {
         groups.join(spawned.child.pid.as_raw_nonzero().get())?;
@@ -71,6 +81,8 @@ pub fn exec(container: &Container, options: &Options) -> Result<u8> {
     channel::send(spawned.socket.as_fd(), &message, &[init.as_fd()])
         .map_err(|_| spawn::silent_end(spawned.child.pid))?;
     drop(init);
+    log::debug("child process in init(): it has its plan");
+    log::debug("setns_init: about to exec");
     let (joined, terminal) = converse(&spawned, container, options, &outside)?;
     match signals {
         Some(signals) => signals
@@ -154,6 +166,9 @@ fn announce(child: &Child, options: &Options, score: Option<i32>) -> Result<()> 
     if let Some(score) = score {
         create::set_oom_score(pid, score)?;
     }
+    if let Some(path) = &options.pidfd_socket {
+        console::send(child.pidfd.as_fd(), b"pidfd", path)?;
+    }
     options.pid_file.as_ref().map_or(Ok(()), |path| create::write_pid_file(path, pid))
 }
 
@@ -184,6 +199,9 @@ fn plan(container: &Container, options: &Options) -> Result<(Join, Outside)> {
         }
     };
     change(&mut process, options)?;
+    process
+        .warnings(record.namespaces & libc::CLONE_NEWUSER as u64 != 0)
+        .for_each(|warning| observe::log::warn(&warning));
     labels::check(&process)?;
     process.preserve_fds = options.preserve_fds + notify::listen_fds(&mut process.env)?;
     let init = record.process.and_then(|process| Pid::from_raw(process.pid));
@@ -216,14 +234,20 @@ fn change(process: &mut Process, options: &Options) -> Result<()> {
     if options.tty {
         process.terminal = Some(process.terminal.unwrap_or_default());
     }
+    if let Some(window) = &mut process.terminal {
+        window.bare_line_feeds = options.console_socket.is_none();
+    }
     if let Some((uid, gid)) = options.user {
         process.uid = uid;
         process.gid = gid.unwrap_or(process.gid);
     }
     process.groups.extend(&options.additional_gids);
     for name in &options.caps {
-        let mask = capabilities::parse(name)?;
-        process.capabilities.get_or_insert_default().add(mask);
+        match capabilities::parse(name) {
+            Ok(mask) => process.capabilities.get_or_insert_default().add(mask),
+            // As in config.json, and as in runc.
+            Err(error) => log::warn(&format!("ignoring {}", error.chain())),
+        }
     }
     process.no_new_privileges |= options.no_new_privs;
     if options.apparmor.is_some() {

@@ -7,11 +7,11 @@ const NOT_RUNNING: &str = "container not running";
 
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let status = container.status()?;
-    if all {
-        // Also after init ended: in a shared PID namespace others may live on.
-        let cgroups = &container.record()?.cgroups;
-        if !cgroups.is_none() {
-            return cgroups.kill_all(signal);
+    let record = container.record()?;
+    // Also after init ended: in a shared PID namespace others live on, and the end of init ends none of them.
+    if all || (signal == libc::SIGKILL && record.shares_pids) {
+        if !record.cgroups.is_none() {
+            return record.cgroups.kill_all(signal);
         }
         // One by one; the kernel lets none of them outlive their init.
         return container.processes()?.into_iter().try_for_each(|pid| {
@@ -28,7 +28,7 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     crate::sys::kill::pidfd_send(&process, signal).map_err(Error::sys("kill"))?;
     if signal == libc::SIGKILL && status == Status::Paused {
         // A frozen process takes the signal only once it is thawed.
-        container.record()?.cgroups.thaw()?;
+        record.cgroups.thaw()?;
     }
     Ok(())
 }
@@ -43,7 +43,7 @@ pub fn parse_signal(text: &str) -> Result<i32> {
         )
     };
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(bad()) };
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(bad()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -79,6 +79,7 @@ mod tests {
             ("SIGKILL", 9),
             ("sigterm", 15),
             ("9", 9),
+            ("0", 0),
             ("RTMIN+1", 35),
             ("SIGRTMAX-2", 62),
             ("64", 64),
@@ -88,7 +89,7 @@ mod tests {
         for (text, number) in rows {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for bad in ["", "0", "65", "-1", "SIGFOO", "RTMIN+99", "SIG"] {
+        for bad in ["", "65", "-1", "SIGFOO", "RTMIN+99", "SIG"] {
             assert!(parse_signal(bad).is_err(), "{bad}");
         }
     }

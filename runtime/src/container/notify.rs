@@ -39,7 +39,12 @@ pub(super) fn recall(plan: &mut Plan, dir: &Dir) {
 }
 
 fn mount(plan: &mut Plan, path: PathBuf) {
-    plan.host.binds.push(Bind { path, recursive: false, propagation: libc::MS_PRIVATE, idmap: None });
+    plan.host.binds.push(Bind {
+        path: Some(path),
+        recursive: false,
+        propagation: libc::MS_PRIVATE,
+        idmap: None,
+    });
     plan.init.mounts.push(Mount {
         destination: INSIDE.into(),
         source: Source::Bind(plan.host.binds.len() - 1),

@@ -116,7 +116,7 @@ fn all(
     drop((leaf, stage));
     // Empty: what was mounted there was criu's alone.
     let _ = std::fs::remove_dir(dir.path().join(STAGE));
-    hooks::run("poststart", &plan.host.hooks.poststart, &hook_state(&plan.init, "running", pid))?;
+    hooks::run("poststart", &plan.host.hooks.poststart, &hook_state(&plan.init, "running", pid), None)?;
     Ok(terminal)
 }
 
@@ -134,8 +134,8 @@ fn heed(
         "setup-namespaces" => {
             set_up_network(plan, notice.pid)?;
             let state = hook_state(&plan.init, "creating", notice.pid);
-            hooks::run("prestart", &plan.host.hooks.prestart, &state)?;
-            hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state)
+            hooks::run("prestart", &plan.host.hooks.prestart, &state, None)?;
+            hooks::run("createRuntime", &plan.host.hooks.create_runtime, &state, None)
         }
         "orphan-pts-master" => {
             let master = notice.fds.into_iter().next().ok_or(Error::InitGone)?;

@@ -94,7 +94,7 @@ pub(super) fn run_poststart(
     hooks: &[plan::Hook],
     state: &hooks::State<'_>,
 ) -> Result<()> {
-    hooks::run("poststart", hooks, state).inspect_err(|_| {
+    hooks::run("poststart", hooks, state, None).inspect_err(|_| {
         if let Some(process) = container.process() {
             let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
         }

@@ -32,11 +32,10 @@ pub struct Hierarchy {
     pub leaf: PathBuf,
 }
 
-/// The detached mount for a destination of type `cgroup`. Without a cgroup namespace of its own (`private`) a
-/// container sees its own directory only, and read-only (CVE-2023-25809).
+/// The detached mount for a destination of type `cgroup`. Without a cgroup namespace of its own a container sees its
+/// own directory only.
 pub fn mount(context: &Context<'_>, attr: Attr) -> Result<OwnedFd> {
-    let (view, private) = (context.cgroups, context.private_cgroup);
-    let attr = if private { attr } else { Attr { set: attr.set | sys::RDONLY, ..attr } };
+    let view = context.cgroups;
     if view.unified {
         return single("cgroup2", &[], context, view.leaf.as_ref(), attr.set);
     }
@@ -53,7 +52,7 @@ pub fn mount(context: &Context<'_>, attr: Attr) -> Result<OwnedFd> {
 
 /// Fills the tmpfs of [`mount`], which is attached by now: a detached mount takes no further mounts.
 pub fn fill(context: &Context<'_>, top: BorrowedFd<'_>, attr: Attr) -> Result<()> {
-    let (view, private) = (context.cgroups, context.private_cgroup);
+    let view = context.cgroups;
     if view.unified {
         return Ok(());
     }
@@ -64,15 +63,14 @@ pub fn fill(context: &Context<'_>, top: BorrowedFd<'_>, attr: Attr) -> Result<()
         let target = openat(top, &hierarchy.name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let target = target.map_err(Error::path("open", &hierarchy.name))?;
         let kind = if hierarchy.parameters.is_empty() { "cgroup2" } else { "cgroup" };
-        let read_only = if private { attr.set } else { attr.set | sys::RDONLY };
-        let mount = single(kind, &hierarchy.parameters, context, Some(&hierarchy.leaf), read_only)?;
+        let mount = single(kind, &hierarchy.parameters, context, Some(&hierarchy.leaf), attr.set)?;
         attach(&mount, target.as_fd()).map_err(Error::path("attach cgroup", &hierarchy.name))?;
         [mount, target].into_iter().for_each(|fd| context.done.push(fd));
         for alias in hierarchy.name.split(',').filter(|alias| *alias != hierarchy.name) {
             symlinkat(&hierarchy.name, top, alias).map_err(Error::path("symlink", alias))?;
         }
     }
-    if !private || attr.set & sys::RDONLY != 0 {
+    if attr.set & sys::RDONLY != 0 {
         let read_only = Attr { set: sys::RDONLY, ..Attr::default() };
         sys::set_attr(top, c"", false, read_only).map_err(Error::sys("make the cgroup mount read-only"))?;
     }

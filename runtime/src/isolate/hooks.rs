@@ -39,19 +39,25 @@ impl<'a> State<'a> {
     }
 }
 
-/// Runs hooks in their order; the first that fails ends it.
-pub fn run(name: &'static str, hooks: &[Hook], state: &State<'_>) -> Result<()> {
+/// Runs hooks in their order; the first that fails ends it. A hook without an environment of its own gets `env`, or,
+/// as in runc, that of this process.
+pub fn run(name: &'static str, hooks: &[Hook], state: &State<'_>, env: Option<&[String]>) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let state = serde_json::to_vec(state).map_err(|source| Error::Json { what: "state".into(), source })?;
     for (index, hook) in hooks.iter().enumerate() {
-        one(hook, &state).map_err(|message| Error::Hook { name, index, path: hook.path.clone(), message })?;
+        one(hook, &state, env).map_err(|message| Error::Hook {
+            name,
+            index,
+            path: hook.path.clone(),
+            message,
+        })?;
     }
     Ok(())
 }
 
-fn one(hook: &Hook, state: &[u8]) -> Result<(), String> {
+fn one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<(), String> {
     // Memory files instead of pipes: nothing blocks, and a process that the hook leaves behind holds nothing up.
     let file = |name: &str| {
         let made = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(|errno| errno.to_string())?;
@@ -64,7 +70,9 @@ fn one(hook: &Hook, state: &[u8]) -> Result<(), String> {
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    if let Some(env) = if hook.env.is_empty() { env } else { Some(hook.env.as_slice()) } {
+        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     command.stdin(share(&input)?).stdout(share(&output)?).stderr(share(&output)?);
     let mut child = command.spawn().map_err(|error| crate::error::describe(&error))?;
     let in_time = hook.timeout.map_or(Ok(()), |seconds| wait_for(child.id(), seconds));
@@ -78,9 +86,21 @@ fn one(hook: &Hook, state: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(&text);
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+        (None, signal) => format!("signal: {}", signal_words(signal.unwrap_or(0))),
     };
     Err(format!("{how}, output: {}", text.trim_end()))
+}
+
+/// As runc tells them, which some match on.
+fn signal_words(signal: i32) -> String {
+    match signal {
+        libc::SIGKILL => "killed".into(),
+        libc::SIGTERM => "terminated".into(),
+        libc::SIGSEGV => "segmentation fault".into(),
+        libc::SIGABRT => "aborted".into(),
+        libc::SIGSYS => "bad system call".into(),
+        other => other.to_string(),
+    }
 }
 
 /// Kills the hook when its time is over.

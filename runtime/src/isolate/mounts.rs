@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::tree::{Tree, is_directory};
-use super::{cgroup_view, copy_up, labels};
+use super::{cgroup_view, copy_up, labels, sources};
 use crate::bundle::mount_options::Options;
-use crate::bundle::plan::{Mount, Source};
+use crate::bundle::plan::{Inside, Mount, Source};
 use crate::sys::fd::Done;
 use crate::sys::mount::{self as sys, Attr};
 use crate::{Error, Result};
@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub private_cgroup: bool,
     pub label: Option<&'a str>,
     pub done: &'a Done,
+    /// Of each tmpfs that is to be read-only: once all mounts and devices are made, it is.
+    pub late: RefCell<Vec<OwnedFd>>,
     /// The tmpfs made last and where: mount points right below it are made by its descriptor, unlooked-for.
     pub fresh: RefCell<Option<(PathBuf, OwnedFd)>>,
 }
@@ -45,8 +47,12 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
     let options = &mount.options;
     let mut new = None;
     let (made, target) = match &mount.source {
-        Source::Bind(index) => {
-            let source = &context.binds[*index];
+        Source::Bind(_) | Source::Inside(_) => {
+            let source = match &mount.source {
+                Source::Bind(index) => &context.binds[*index],
+                Source::Inside(inside) => &*new.insert(clone_inside(context, inside)?),
+                _ => return Err(Error::InitGone),
+            };
             let directory = is_directory(source.as_fd()).map_err(fail("stat the source of"))?;
             let tree = context.tree;
             let target =
@@ -75,6 +81,10 @@ fn one(context: &Context<'_>, mount: &Mount) -> Result<()> {
     if mount.source == Source::Cgroup {
         cgroup_view::fill(context, made.as_fd(), options.attr())?;
     }
+    if waits(mount) {
+        let attached = made.try_clone().map_err(fail("dup the mount of"))?;
+        context.late.borrow_mut().push(attached);
+    }
     for (propagation, recursive) in &options.propagation {
         let attr = Attr { propagation: *propagation, ..Attr::default() };
         sys::set_attr(made.as_fd(), c"", *recursive, attr).map_err(fail("set propagation of"))?;
@@ -97,6 +107,21 @@ pub fn give_attributes(mount: BorrowedFd<'_>, options: &Options) -> io::Result<(
         change(mount, options.attr(), false)?;
     }
     change(mount, options.tree_attr(), true)
+}
+
+fn clone_inside(context: &Context<'_>, inside: &Inside) -> Result<OwnedFd> {
+    let path = Path::new(&inside.path);
+    let fail = Error::path("open mount source in the root", path);
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if inside.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let found = context.tree.find(if inside.path.is_empty() { Path::new("/") } else { path });
+    let copy = found.and_then(|found| Ok(open_tree(&found, "", flags)?)).map_err(fail)?;
+    let idmap = inside.idmap.map(|(index, recursive)| (context.binds[index].as_fd(), recursive));
+    sources::prepare_bind(&copy, path, inside.propagation, idmap)?;
+    Ok(copy)
 }
 
 /// In an empty file system of our own there is nothing to be resolved: the directory is made and opened. None where
@@ -167,19 +192,28 @@ fn filesystem(
     if options.set & sys::RDONLY != 0 && !virtual_fs {
         superblock.push("ro");
     }
-    let Some(covered) = covered.filter(|_| options.tmpcopyup) else {
-        let made = new_filesystem(kind, source, &data, &superblock, options.set, context.done)?;
-        // The IPC namespace's own, made before it is mounted: it takes no such option any more.
-        if let Some(label) = context.label.filter(|_| kind == "mqueue") {
-            labels::label(made.as_fd(), label).map_err(Error::path("label", &mount.destination))?;
-        }
-        return Ok(made);
-    };
-    let made = new_filesystem(kind, source, &data, &superblock, options.set & !sys::RDONLY, context.done)?;
-    copy_up::copy(covered, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
-    change(made.as_fd(), options.attr(), false)
-        .map_err(Error::path("set attributes of", &mount.destination))?;
+    let attr = if waits(mount) { options.set & !sys::RDONLY } else { options.set };
+    let made = new_filesystem(kind, source, &data, &superblock, attr, context.done)?;
+    if let Some(covered) = covered.filter(|_| options.tmpcopyup) {
+        copy_up::copy(covered, made.as_fd()).map_err(Error::path("copy up", &mount.destination))?;
+    }
+    // The IPC namespace's own, made before it is mounted: it takes no such option any more.
+    if let Some(label) = context.label.filter(|_| kind == "mqueue") {
+        labels::label(made.as_fd(), label).map_err(Error::path("label", &mount.destination))?;
+    }
     Ok(made)
+}
+
+/// A read-only tmpfs is filled first: by copies, by mount points, by devices.
+fn waits(mount: &Mount) -> bool {
+    matches!(&mount.source, Source::New(kind, _) if kind == "tmpfs") && mount.options.set & sys::RDONLY != 0
+}
+
+pub fn make_readonly(late: &[OwnedFd]) -> Result<()> {
+    let attr = Attr { set: sys::RDONLY, ..Attr::default() };
+    late.iter()
+        .try_for_each(|mount| sys::set_attr(mount.as_fd(), c"", false, attr))
+        .map_err(Error::sys("make a tmpfs read-only"))
 }
 
 /// A detached mount of a new file system. `attr`: MOUNT_ATTR_*.

@@ -33,7 +33,10 @@ pub fn null() -> Result<OwnedFd> {
 pub fn mask(paths: &[String], null: OwnedFd, done: &Done) -> Result<()> {
     let mut file = Source::new(null, done);
     let mut directory: Option<Source<'_>> = None;
-    for path in paths {
+    for (index, path) in paths.iter().enumerate() {
+        if paths[..index].contains(path) {
+            continue;
+        }
         let source = match rustix::fs::stat(path.as_str()) {
             Err(Errno::NOENT | Errno::NOTDIR) => continue,
             Err(errno) => return Err(Error::path("stat", path)(errno)),

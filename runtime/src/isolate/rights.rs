@@ -71,7 +71,16 @@ pub fn set_scheduling(scheduler: Option<&Scheduler>, io_priority: Option<i32>) -
             period: scheduler.period,
             ..SchedAttr::default()
         };
-        sys::set_scheduler(attr).map_err(Error::sys("sched_setattr (process.scheduler)"))?;
+        sys::set_scheduler(attr).map_err(|error| {
+            let hint = match error.raw_os_error() {
+                // sched_setattr(2): SCHED_DEADLINE wants all CPUs. In runc's words.
+                Some(libc::EPERM) => {
+                    ": process scheduler can't be used together with AllowedCPUs, or lacks CAP_SYS_NICE"
+                }
+                _ => "",
+            };
+            Error::path("sched_setattr", format!("process.scheduler{hint}"))(error)
+        })?;
     }
     io_priority.map_or(Ok(()), |value| {
         sys::set_io_priority(value).map_err(Error::sys("ioprio_set (process.ioPriority)"))
@@ -90,6 +99,13 @@ pub fn set_affinity(cpus: &[u32]) -> Result<()> {
     }
     rustix::thread::sched_setaffinity(None, &set)
         .map_err(Error::sys("sched_setaffinity (process.execCPUAffinity)"))
+}
+
+/// Runs on every CPU that the container's cpuset has: the caller's own affinity is not the container's, as in runc.
+pub fn reset_affinity() -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    rustix::thread::sched_setaffinity(None, &set).map_err(Error::sys("sched_setaffinity"))
 }
 
 /// The user, with the capabilities kept across the change of ids, then the sets in the only order that works:

@@ -5,7 +5,7 @@
 //! first process opens them, which has the caller's ids until then, before it is anything else.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::LinuxNamespaceType;
@@ -75,22 +75,35 @@ impl Sources {
 }
 
 fn clone_bind(bind: &Bind) -> Result<OwnedFd> {
-    let tree =
-        clone_tree(&bind.path, bind.recursive).map_err(Error::path("open mount source", &bind.path))?;
-    if bind.propagation != 0 {
-        set_propagation(&tree, &bind.path, bind.propagation, true)?;
-    }
-    if let Some((by, recursive)) = &bind.idmap {
+    let userns = bind.idmap.as_ref().map(|(by, recursive)| {
         let userns = match by {
             MapBy::New(uids, gids) => idmap::user_namespace(uids, gids)?,
             MapBy::Joined(path) => File::open(path).map_err(Error::path("open namespace", path))?.into(),
         };
-        let number = u64::from(userns.as_raw_fd().unsigned_abs());
-        let attr = Attr { set: sys::IDMAP, userns: number, ..Attr::default() };
-        let fail = Error::path("id-map the mount of", &bind.path);
-        sys::set_attr(tree.as_fd(), c"", *recursive, attr).map_err(fail)?;
-    }
+        Ok::<_, Error>((userns, *recursive))
+    });
+    let userns = userns.transpose()?;
+    let Some(path) = &bind.path else { return userns.map(|(fd, _)| fd).ok_or(Error::InitGone) };
+    let tree = clone_tree(path, bind.recursive).map_err(Error::path("open mount source", path))?;
+    let mapped = userns.as_ref().map(|(fd, recursive)| (fd.as_fd(), *recursive));
+    prepare_bind(&tree, path, bind.propagation, mapped)?;
     Ok(tree)
+}
+
+/// Gives the detached copy its propagation and its id mapping.
+pub fn prepare_bind(
+    tree: &OwnedFd,
+    path: &Path,
+    propagation: u64,
+    idmap: Option<(BorrowedFd<'_>, bool)>,
+) -> Result<()> {
+    if propagation != 0 {
+        set_propagation(tree, path, propagation, true)?;
+    }
+    let Some((userns, recursive)) = idmap else { return Ok(()) };
+    let number = u64::from(userns.as_raw_fd().unsigned_abs());
+    let attr = Attr { set: sys::IDMAP, userns: number, ..Attr::default() };
+    sys::set_attr(tree.as_fd(), c"", recursive, attr).map_err(Error::path("id-map the mount of", path))
 }
 
 fn set_propagation(tree: &OwnedFd, path: &Path, propagation: u64, recursive: bool) -> Result<()> {

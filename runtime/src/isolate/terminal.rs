@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fstat, fstatfs, major, minor};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use super::devices::dev_directory;
 use super::mounts::attach;
@@ -39,7 +39,12 @@ pub fn open(tree: &Tree, window: Window) -> Result<Pty> {
     if !on_devpts(peer.as_fd())? {
         return Err(Error::invalid("the pty's peer", "something else", "a file of a devpts"));
     }
-    if window != Window::default() {
+    if window.bare_line_feeds {
+        let mut modes = tcgetattr(&master).map_err(Error::sys("tcgetattr"))?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&master, OptionalActions::Now, &modes).map_err(Error::sys("tcsetattr"))?;
+    }
+    if (window.rows, window.columns) != (0, 0) {
         let size = Winsize { ws_row: window.rows, ws_col: window.columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).map_err(Error::sys("TIOCSWINSZ"))?;
     }

@@ -52,8 +52,8 @@ pub struct Create {
     pub has_root: bool,
     /// Whether [`ToInit::Network`] follows.
     pub has_network: bool,
-    /// Without a mount namespace: the path to change root to.
-    pub chroot: Option<String>,
+    /// The root's path outside: to change root to, without a mount namespace; or to attach it at, for hooks.
+    pub rootfs: Option<String>,
     pub timeline: bool,
 }
 

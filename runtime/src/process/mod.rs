@@ -5,3 +5,6 @@ pub mod channel;
 mod executable;
 pub mod init;
 pub mod spawn;
+
+/// The name of the last step of an init.
+pub const EXEC: &str = "16 exec";

@@ -47,6 +47,9 @@ pub struct Record {
     pub end: Option<End>,
     /// Namespaces (CLONE_NEW*) that are the container's own: what `exec` enters.
     pub namespaces: u64,
+    /// Its PID namespace is another's too: the end of init does not end the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares_pids: bool,
 }
 
 fn yes() -> bool {

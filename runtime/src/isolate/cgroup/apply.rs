@@ -68,14 +68,16 @@ impl Placement {
         let settings = limits::unified(map)?;
         let Some(group) = &self.v2 else {
             let expected = "a host with cgroup v2";
-            return Err(Error::invalid("linux.resources.unified", format!("{} keys", map.len()), expected));
+            let field = "invalid configuration: linux.resources.unified";
+            return Err(Error::invalid(field, format!("{} keys", map.len()), expected));
         };
         let mut values = Vec::new();
         for (setting, controller) in settings {
             let v1_name = if controller == "io" { "blkio" } else { controller.as_str() };
             if self.v1_group(v1_name).is_some() {
                 let expected = "a controller of the v2 hierarchy: this host has it in v1";
-                return Err(Error::invalid("linux.resources.unified", setting.file, expected));
+                let field = "invalid configuration: linux.resources.unified";
+                return Err(Error::invalid(field, setting.file, expected));
             }
             if controller != "cgroup" && !work.v2_controllers.contains(&controller) {
                 work.v2_controllers.push(controller);

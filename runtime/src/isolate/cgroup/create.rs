@@ -14,6 +14,7 @@ use super::files;
 use super::host::is_permission;
 use super::limits::Current;
 use super::placement::{Group, Placement, clean};
+use super::tree;
 use crate::{Error, Result};
 
 const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -55,7 +56,7 @@ impl Placement {
             note = self.leave_out(resources)?;
             result = self.attempt(resources);
         }
-        if let Err(Error::Cgroup { .. }) = &result {
+        if let Err(Error::Cgroup { .. } | Error::InUse { .. }) = &result {
             // What is another container's must not go with what is taken back of this one.
             *self = Self::none();
         }
@@ -81,16 +82,16 @@ impl Placement {
         result
     }
 
-    /// Opens the groups of a running container for one more process. `below` names a group inside the container's:
-    /// of the v2 hierarchy, where there is one.
-    pub fn open(&self, below: Option<&str>) -> Result<Leaf> {
-        let below =
-            below.map(|path| clean("cgroup", path)).transpose()?.map(|(_, path)| path).unwrap_or_default();
+    /// Opens the groups of a running container for one more process.
+    pub fn open(&self, below: &Below) -> Result<Leaf> {
+        below.check(self)?;
         let mut leaf = Leaf::default();
         for group in self.groups() {
-            let is_meant = self.v2.is_none() || group.controllers.is_empty();
-            let dir = group.dir();
-            leaf.add(group, &if is_meant { dir.join(&below) } else { dir })?;
+            let (own, place) = (group.dir(), below.of(group));
+            let dir = own.join(&place.path);
+            // Beside v1, who names no controller means v1, and the v2 group need not have the same below it.
+            let is_own = !place.named && is_v2(group) && !self.is_v2_alone() && !dir.is_dir();
+            leaf.add(group, if is_own { &own } else { &dir })?;
         }
         Ok(leaf)
     }
@@ -100,7 +101,7 @@ impl Placement {
         for group in self.groups() {
             let dir = group.dir();
             if make(group, &dir, made)? == Made::Before && Some(group) == self.tracker() {
-                self.check_unused(&dir)?;
+                self.check_unused()?;
                 leaf.tracker = Made::Before;
             }
             if group.has("cpuset") {
@@ -130,30 +131,116 @@ impl Placement {
         Ok(())
     }
 
-    /// As runc: a group that is there already may be used, but not one that something runs in.
-    pub(super) fn check_unused(&self, dir: &Path) -> Result<()> {
-        let state = match self.processes()?.len() {
-            0 if !self.is_frozen()? => return Ok(()),
-            0 => "is there already and frozen".to_owned(),
-            count => format!("is not empty: {count} process(es) found"),
-        };
-        Err(Error::Cgroup { path: dir.to_owned(), state })
+    /// As runc: a group that is there already may be used, but not one that something runs in, nor a frozen one, in
+    /// which init would stand still. To be asked before the placement is stored: who cleans up by a stored one kills
+    /// what is in it.
+    pub fn check_unused(&self) -> Result<()> {
+        for group in self.groups().filter(|group| Some(*group) == self.tracker() || group.has("freezer")) {
+            let dir = group.dir();
+            let in_use = |state: String| Err(Error::InUse { path: dir.clone(), state });
+            let (file, still) = if is_v2(group) { ("cgroup.freeze", "1") } else { ("freezer.state", "FR") };
+            if files::read_if_there(&dir, file)?.is_some_and(|text| text.starts_with(still)) {
+                return in_use("unexpectedly frozen".into());
+            }
+            let count = tree::processes(&dir).map_err(Error::path("read processes of", &dir))?.len();
+            if count > 0 {
+                return in_use(format!("is not empty: {count} process(es) found"));
+            }
+        }
+        Ok(())
     }
+}
+
+/// Where in the container's groups one more process is to be (`exec --cgroup`), by controller; none: all of them.
+#[derive(Debug, Default)]
+pub struct Below(Vec<(Option<String>, PathBuf)>);
+
+/// The place in one group, and whether one of the group's controllers was named.
+#[derive(Default)]
+struct Place {
+    path: PathBuf,
+    named: bool,
+}
+
+impl Below {
+    /// `[CONTROLLER[,CONTROLLER...]:]PATH`, as runc's.
+    pub fn parse(list: &[String]) -> Result<Self> {
+        let mut places = Vec::new();
+        for text in list {
+            let (names, path) = text.split_once(':').map_or((None, text.as_str()), |(n, p)| (Some(n), p));
+            let inside = match path.trim_matches('/') {
+                "" => PathBuf::new(),
+                path => clean("bad sub cgroup path", path)?.1,
+            };
+            let bad = |expected: &str| Err(Error::invalid("--cgroup", text, expected));
+            match names {
+                None if list.len() > 1 => return bad("CONTROLLER:PATH where there are several"),
+                None => places.push((None, inside)),
+                Some(names) => {
+                    for name in names.split(',') {
+                        if name.is_empty() || places.iter().any(|(other, _)| other.as_deref() == Some(name)) {
+                            return bad("controllers, each of them once");
+                        }
+                        places.push((Some(name.to_owned()), inside.clone()));
+                    }
+                }
+            }
+        }
+        Ok(Self(places))
+    }
+
+    /// Of the v2 hierarchy alone.
+    pub fn v2(path: Option<String>) -> Self {
+        Self(path.into_iter().map(|path| (Some(UNIFIED.to_owned()), path.into())).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(&self, group: &Group) -> Place {
+        let place = self.0.iter().find(|(name, _)| name.as_ref().is_none_or(|name| answers(group, name)));
+        place.map_or_else(Place::default, |(name, path)| Place { path: path.clone(), named: name.is_some() })
+    }
+
+    fn check(&self, placement: &Placement) -> Result<()> {
+        for name in self.0.iter().filter_map(|(name, _)| name.as_ref()) {
+            if !placement.groups().any(|group| answers(group, name)) {
+                let expected = "one that the container is in";
+                return Err(Error::invalid("--cgroup", format!("unknown controller {name}"), expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the v2 group of a hybrid host is called.
+const UNIFIED: &str = "unified";
+
+fn answers(group: &Group, controller: &str) -> bool {
+    group.has(controller) || (is_v2(group) && controller == UNIFIED)
+}
+
+fn is_v2(group: &Group) -> bool {
+    group.controllers.is_empty()
 }
 
 impl Leaf {
     pub(super) fn add(&mut self, group: &Group, dir: &Path) -> Result<()> {
         if group.controllers.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(Error::path("open", dir))?;
+            let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(Error::path(ADDING, dir))?;
             self.v2 = Some(fd);
         } else {
             let path = dir.join("tasks");
-            self.tasks.push(files::open_for_write(&path).map_err(Error::path("open", path))?);
+            self.tasks.push(files::open_for_write(&path).map_err(Error::path(ADDING, path))?);
         }
         Ok(())
     }
 }
+
+/// In runc's words.
+const ADDING: &str = "error adding pid to cgroup: open";
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(super) enum Made {

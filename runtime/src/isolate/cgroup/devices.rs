@@ -162,6 +162,8 @@ fn parse(index: usize, rule: &LinuxDeviceCgroup) -> Result<DeviceRule> {
             'r' => Access::READ.0,
             'w' => Access::WRITE.0,
             'm' => Access::MKNOD.0,
+            // Known from types, where it means all; here it means nothing, as in runc.
+            'a' => 0,
             _ => return Err(Error::invalid(field("access"), format!("{text:?}"), "letters of rwm")),
         };
     }

@@ -151,7 +151,7 @@ fn hides(later: &str, earlier: &Path) -> bool {
 }
 
 /// Mountinfo writes blank, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> Cow<'_, str> {
+pub fn unescape(field: &str) -> Cow<'_, str> {
     if !field.contains('\\') {
         return Cow::Borrowed(field);
     }

@@ -43,9 +43,9 @@ mod update;
 #[cfg(test)]
 mod tests;
 
-pub use create::Leaf;
+pub use create::{Below, Leaf};
 pub use devices::{Access, DeviceRule, Devices, Kind, rules as device_rules};
-pub use host::{Host, Mode};
+pub use host::{Host, Mode, unescape};
 pub use oom::{OomNews, OomWatch};
 pub use placement::{Joins, Placement};
 pub use stats::Stats;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
+use super::create::Below;
 use super::*;
 
 const INSIDE: &str = "HEARTH_TEST_INSIDE";
@@ -325,12 +326,26 @@ fn a_failure_leaves_nothing() {
 }
 
 #[test]
+fn places_below_are_parsed_as_runc_does() {
+    let parse = |list: &[&str]| Below::parse(&list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    for good in [&["a"][..], &["/"], &["a/b/"], &["memory:a", "cpu,cpuacct:b"], &["pids:/"], &[]] {
+        parse(good).unwrap();
+    }
+    for bad in
+        [&[".."][..], &["a", "b"], &["memory:a", "memory:b"], &["cpu,:a"], &["cpu:../x"], &["a", "cpu:b"]]
+    {
+        assert!(parse(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn a_group_in_use_or_frozen_is_refused_and_stays_as_it_is() {
     if !is_hybrid_root() {
         return;
     }
     let (fixture, _leaf) = Fixture::new("/x", Joins::Limited, json!({}));
     let mut again = fixture.placement.clone();
+    again.check_unused().unwrap();
     again.create(None).unwrap();
     let mut child = fixture.spawn("sleep 30");
     let mut refused = again.clone();
@@ -344,7 +359,7 @@ fn a_group_in_use_or_frozen_is_refused_and_stays_as_it_is() {
     fixture.placement.kill_all(9).unwrap();
     wait_until("empty", || fixture.placement.processes().unwrap().is_empty());
     fixture.placement.freeze().unwrap();
-    let error = again.create(None).unwrap_err().to_string();
+    let error = again.check_unused().unwrap_err().to_string();
     assert!(error.contains("frozen"), "{error}");
     fixture.placement.thaw().unwrap();
 }
@@ -582,9 +597,8 @@ fn a_process_in_a_group_that_the_container_made_is_found_and_joined_there() {
     fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();
     let place = fixture.placement.place_of(pid).unwrap();
     assert_eq!(place.as_deref(), Some("own/init"));
-    let leaf = fixture.placement.open(place.as_deref()).unwrap();
+    let leaf = fixture.placement.open(&Below::v2(place)).unwrap();
     assert_eq!(path_of(&leaf.v2.unwrap()), inner);
-    assert!(fixture.placement.open(Some("../..")).is_err());
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::LinuxResources;
 
-use super::create::{Made, inherit_cpuset, make};
+use super::create::{Below, Made, inherit_cpuset, make};
 use super::devices::DeviceRule;
 use super::files;
 use super::limits::{self, Controller, Current};
@@ -75,7 +75,7 @@ impl Placement {
 
     /// Replaces the device rules of a running container. A v1 group denies all for the moment between two writes.
     pub fn update_devices(&self, devices: &[DeviceRule]) -> Result<Option<String>> {
-        let v2 = self.open(None)?.v2;
+        let v2 = self.open(&Below::default())?.v2;
         self.restrict_devices(v2.as_ref(), devices, Made::Before)
     }
 }

@@ -64,7 +64,7 @@ fn named(plan: &Plan, view: &View) -> Vec<(PathBuf, Outside)> {
                         .map(|h| (name(mount).join(&h.name), Outside::Path(h.leaf.clone()))),
                 ),
             },
-            Source::Cgroup | Source::New(..) => {}
+            Source::Cgroup | Source::New(..) | Source::Inside(_) => {}
         }
     }
     let devices = plan.init.devices.iter().filter(|_| plan.init.user_namespace);

@@ -149,7 +149,8 @@ fn make_mount_points(plan: &Plan, root: &OwnedFd, binds: &[OwnedFd]) -> Result<(
         };
         let tree = Tree::new(tree);
         let is_file = match mount.source {
-            Source::Cgroup => continue,
+            // Of the latter criu makes the mount; its place is in the root since the container was made.
+            Source::Cgroup | Source::Inside(_) => continue,
             Source::Bind(number) => !is_directory(binds[number].as_fd()).map_err(Error::sys("stat"))?,
             Source::New(..) => false,
         };

@@ -98,6 +98,7 @@ fn mount_all(claim: &Claim, tree: &Tree, mounted: &[OwnedFd]) -> Result<()> {
         private_cgroup: true,
         label: None,
         done: &done,
+        late: RefCell::default(),
         fresh: RefCell::default(),
     };
     for (index, mount) in claim.mounts.iter().enumerate() {

@@ -6,6 +6,9 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::SocketFlags;
 use rustix::process::Pid;
@@ -14,7 +17,7 @@ use super::super::channel::{self, Create, ToRuntime};
 use super::{Failure, claim, finish, reap, step, wait_for_go};
 use crate::bundle::plan::Init;
 use crate::isolate::tree::Tree;
-use crate::isolate::{devices, hooks, labels, mounts, paths, rootfs, sysctl, terminal};
+use crate::isolate::{devices, hooks, labels, mounts, paths, rights, rootfs, sysctl, terminal};
 use crate::observe::Timeline;
 use crate::sys::{self, fd::Done};
 use crate::{Error, Result};
@@ -30,18 +33,19 @@ pub(super) fn run(create: &Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> R
 
     step("1 session", session(plan))?;
     step("2 names", names(plan))?;
-    let tree = match root {
-        Some((root, executable)) => Some(step("3 root", rootfs::attach(root, &executable))?),
+    let root = match root {
+        Some((root, own)) => Some((step("3 root", rootfs::attach(root, create.rootfs.as_deref()))?, own)),
         None => None,
     };
+    let tree = root.as_ref().map(|(tree, _)| tree);
     timeline.mark("root attached");
     // The runtime may still be waiting for it.
     step("4 network", network(create, report))?;
     timeline.mark("namespaces");
     let mut pty = None;
     let mut null = None;
-    if let Some(tree) = &tree {
-        step("5 mounts", all_mounts(create, tree, &binds, &done))?;
+    if let Some(tree) = tree {
+        let late = step("5 mounts", all_mounts(create, tree, &binds, &done))?;
         drop(binds);
         timeline.mark("mounts");
         step("6 devices", own_devices(plan, tree))?;
@@ -49,24 +53,18 @@ pub(super) fn run(create: &Create, fds: Vec<OwnedFd>, report: &mut OwnedFd) -> R
         if !create.parks {
             pty = step("7 terminal", console(plan, tree, report))?;
         }
+        step("7 mounts", mounts::make_readonly(&late))?;
         if !plan.masked_paths.is_empty() {
             null = Some(step("8 masks", paths::null())?);
         }
     }
-    let mut pid = 0;
-    if plan.has_early_hooks() {
-        step("9 hooks", say(report, &ToRuntime::AtHooks))?;
-        pid = wait_for_go(report)?;
-        step(
-            "9 hooks",
-            hooks::run("createContainer", &plan.create_container, &state(plan, "creating", pid)),
-        )?;
-    }
-    match (&tree, &create.chroot) {
-        (Some(tree), _) => step("10 root", rootfs::enter(tree, plan.no_pivot))?,
+    let pid = if plan.has_early_hooks() { early_hooks(plan, report)? } else { 0 };
+    match (&root, &create.rootfs) {
+        (Some((tree, own)), at) => step("10 root", rootfs::enter(tree, own, plan.no_pivot, at.as_deref()))?,
         (None, Some(path)) => step("10 root", change_root(path))?,
         (None, None) => {}
     }
+    let tree = root.map(|(tree, _)| tree);
     timeline.mark("root entered");
     step("11 sysctl", sysctl::apply(&plan.sysctl))?;
     if tree.is_some() {
@@ -134,14 +132,26 @@ impl Rest {
         if let Some(listener) = listener {
             pid = pid.max(wait_for_start(&listener, report)?);
         }
-        step("15 hooks", hooks::run("startContainer", &plan.start_container, &state(plan, "created", pid)))?;
-        step("15 init", parent.map_or(Ok(()), reap::die_with))?;
-        finish::execute(&plan.process, &plan.common, program, report)
+        step("14 init", parent.map_or(Ok(()), reap::die_with))?;
+        finish::lock_down(&plan.process, &plan.common, &program, report)?;
+        let state = state(plan, "created", pid);
+        step("15 hooks", hooks::run("startContainer", &plan.start_container, &state, Some(&program.env)))?;
+        finish::execute(&plan.process, &program)
     }
+}
+
+/// Those of the runtime, then the container's own.
+fn early_hooks(plan: &Init, report: &OwnedFd) -> Result<i32, Failure> {
+    step("9 hooks", say(report, &ToRuntime::AtHooks))?;
+    let pid = wait_for_go(report)?;
+    let state = state(plan, "creating", pid);
+    step("9 hooks", hooks::run("createContainer", &plan.create_container, &state, None))?;
+    Ok(pid)
 }
 
 fn session(plan: &Init) -> Result<()> {
     rustix::process::setsid().map_err(Error::sys("setsid"))?;
+    rights::reset_affinity()?;
     if plan.new_keyring {
         labels::label_keyring(&plan.process)?;
         sys::keyring::join_session(&format!("_ses.{}", plan.id)).map_err(Error::sys("keyctl"))?;
@@ -174,7 +184,8 @@ fn network(create: &Create, runtime: &OwnedFd) -> Result<()> {
     if create.plan.new_network { sys::net::loopback_up().map_err(Error::sys("bring lo up")) } else { Ok(()) }
 }
 
-fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> Result<()> {
+/// Returns what is to be made read-only when nothing is made in it any more.
+fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> Result<Vec<OwnedFd>> {
     let context = mounts::Context {
         tree,
         binds,
@@ -182,9 +193,11 @@ fn all_mounts(create: &Create, tree: &Tree, binds: &[OwnedFd], done: &Done) -> R
         private_cgroup: create.plan.new_cgroup_namespace,
         label: create.plan.mount_label.as_deref(),
         done,
+        late: RefCell::default(),
         fresh: RefCell::default(),
     };
-    create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))
+    create.plan.mounts.iter().try_for_each(|mount| mounts::mount(&context, mount))?;
+    Ok(context.late.into_inner())
 }
 
 fn own_devices(plan: &Init, tree: &Tree) -> Result<()> {
@@ -246,8 +259,24 @@ fn say(socket: &OwnedFd, message: &ToRuntime) -> Result<()> {
 
 /// Waits for `hearth start`. Its connection replaces the runtime's, which is gone: a failure of the exec goes
 /// there, and its silent end means success.
+///
+/// The first process of a PID namespace ignores what it has no handler for: here, as in runc, a signal that asks a
+/// program to end ends it.
 fn wait_for_start(listener: &OwnedFd, report: &mut OwnedFd) -> Result<i32, Failure> {
+    let asked: SigSet =
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter().collect();
+    step("14 start", asked.thread_block().map_err(Error::sys("sigprocmask")))?;
+    let signals = SignalFd::with_flags(&asked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+    let signals = step("14 start", signals.map_err(Error::sys("signalfd")))?;
     loop {
+        let mut waiting = [PollFd::new(&signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        match poll(&mut waiting, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            ready => step("14 start", ready.map_err(Error::sys("poll")))?,
+        };
+        if let Ok(Some(signal)) = signals.read_signal() {
+            sys::clone::exit_now(u8::try_from(128 + signal.ssi_signo).unwrap_or(1));
+        }
         let accepted = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             accepted => step("14 start", accepted.map_err(Error::sys("accept")))?,
@@ -255,6 +284,7 @@ fn wait_for_start(listener: &OwnedFd, report: &mut OwnedFd) -> Result<i32, Failu
         // Someone who only asks whether we still wait connects and hangs up.
         if let Ok(Some((channel::ToInit::Go { pid, .. }, _))) = channel::receive(accepted.as_fd()) {
             *report = accepted;
+            step("14 start", asked.thread_unblock().map_err(Error::sys("sigprocmask")))?;
             return Ok(pid);
         }
     }

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 
+use super::super::EXEC;
 use super::super::channel::{self, ToRuntime};
 use super::{Failure, step};
 use crate::bundle::plan::Common;
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Program {
     path: CString,
-    env: Vec<String>,
+    pub(super) env: Vec<String>,
     /// Rules that wait for the last moment.
     landlock: Option<Ruleset>,
 }
@@ -43,6 +44,8 @@ pub(super) fn prepare(
         step("13 rights", terminal::own_stdio(process.uid))?;
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    // Now: the filter may forbid it. What is opened from here on is opened to be closed.
+    step("13 rights", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
     let mut rules = step("13 landlock", common.landlock.as_ref().map(Ruleset::new).transpose())?;
     if process.no_new_privileges {
         step("13 rights", no_new_privileges())?;
@@ -172,7 +175,12 @@ fn executable(path: &Path) -> rustix::io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(rustix::io::Errno::ISDIR);
     }
-    rustix::fs::access(path, Access::EXEC_OK)
+    // With the rights that the program will have: a capability may stand in for a missing bit.
+    match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // A filter that does not know the call.
+        Err(rustix::io::Errno::PERM | rustix::io::Errno::NOSYS) => rustix::fs::access(path, Access::EXEC_OK),
+        result => result,
+    }
 }
 
 /// The image's own file: it may be anything, a fifo that nobody writes to included.
@@ -208,28 +216,30 @@ fn load_filter(filter: &seccomp::Program, report: &OwnedFd) -> Result<()> {
     })
 }
 
-/// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
-pub(super) fn execute(
+/// The last restrictions, for a process that gains no privileges any more: hooks of the container's own run in them.
+pub(super) fn lock_down(
     process: &Process,
     common: &Common,
-    program: Program,
+    program: &Program,
     report: &OwnedFd,
-) -> Result<Infallible, Failure> {
+) -> Result<(), Failure> {
+    if let Some(rules) = &program.landlock {
+        step("14 landlock", rules.take_on())?;
+    }
+    match &common.seccomp {
+        Some(filter) if process.no_new_privileges => step("14 seccomp", load_filter(filter, report)),
+        _ => Ok(()),
+    }
+}
+
+/// Becomes the program. Nothing of the host's is left open: what lies above the preserved descriptors goes at exec.
+pub(super) fn execute(process: &Process, program: &Program) -> Result<Infallible, Failure> {
     let c_strings =
         |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
-    let nul = |_| ("16 exec", Error::invalid("process.args and process.env", "a NUL byte", "none"));
+    let nul = |_| (EXEC, Error::invalid("process.args and process.env", "a NUL byte", "none"));
     let (argv, envp) = (c_strings(&process.args).map_err(nul)?, c_strings(&program.env).map_err(nul)?);
     let exec = Exec::new(&argv, &envp);
-    step("16 exec", sys::fd::cloexec_from(3 + process.preserve_fds).map_err(Error::sys("close_range")))?;
-    if let Some(rules) = &program.landlock {
-        step("16 landlock", rules.take_on())?;
-    }
-    if process.no_new_privileges
-        && let Some(filter) = &common.seccomp
-    {
-        step("16 seccomp", load_filter(filter, report))?;
-    }
-    let Err(error) = exec.execute(&program.path);
-    let reason = crate::error::describe(&error);
-    Err(("16 exec", Error::Program { program: process.args[0].clone(), reason }))
+    let Err(source) = exec.execute(&program.path);
+    let program = program.path.to_string_lossy().into_owned();
+    Err((EXEC, Error::Exec { program, source }))
 }

@@ -63,6 +63,7 @@ fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> 
     step("1 session", labels::label_keyring(&join.process))?;
     let keyring = format!("_ses.{}", join.id);
     step("1 session", sys::keyring::join_session(&keyring).map_err(Error::sys("keyctl")))?;
+    step("1 session", rights::reset_affinity())?;
     let pty = step("7 terminal", console(join, report))?;
     let mut process = join.process.clone();
     process.rlimits.clear();
@@ -71,7 +72,8 @@ fn become_program(join: &Join, report: &OwnedFd) -> Result<Infallible, Failure> 
     if let (_, Some(cpus)) = &process.affinity {
         step("13 affinity", rights::set_affinity(cpus))?;
     }
-    finish::execute(&process, &join.common, program, report)
+    finish::lock_down(&process, &join.common, &program, report)?;
+    finish::execute(&process, &program)
 }
 
 fn console(join: &Join, report: &OwnedFd) -> Result<Option<terminal::Pty>> {

@@ -92,13 +92,12 @@ impl Placement {
         };
         let (mount, path) = (hierarchy.mount.clone(), unit.place()?);
         let group = Group { controllers: Vec::new(), mount, path, parents: 0, joined: true };
-        let dir = group.dir();
         let mut placement = Self::none();
         placement.given = true;
         placement.v2 = Some(group);
         placement.unit = Some(unit);
         // Once it is recorded, the unit is the container's to take away.
-        placement.check_unused(&dir)?;
+        placement.check_unused()?;
         Ok(placement)
     }
 
