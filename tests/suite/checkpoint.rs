@@ -19,7 +19,6 @@ cases! {
         memory_and_pipes_come_back,
         a_checkpoint_ends_the_container,
         leave_running_leaves_it_running,
-        another_id_gets_the_container,
         a_pre_dump_takes_its_share_of_the_dump,
         a_parent_path_that_leads_nowhere_is_refused,
         a_terminal_comes_back_over_the_socket,
@@ -28,13 +27,14 @@ cases! {
         a_restored_container_answers_all_verbs,
         a_paused_container_can_be_checkpointed,
         restore_gives_the_exit_status,
-        a_process_of_exec_comes_back,
         what_criu_cannot_dump_runs_on,
         mount_points_in_bind_mounts_are_made_again,
         a_network_namespace_by_path_is_joined_again,
         a_stopped_container_is_refused,
         a_terminal_needs_a_console_socket;
     hearth:
+        another_id_gets_the_container,
+        a_process_of_exec_comes_back,
         a_created_container_is_refused,
         images_that_are_missing_are_refused,
         a_missing_criu_is_refused,
