@@ -12,7 +12,6 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::thread::CpuSet;
 use serde::Serialize;
 
 use super::create::{self, Created};
@@ -221,7 +220,6 @@ pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Resu
 /// What this process would hand down.
 fn inherited() -> Result<Inherited> {
     let limit = |value: Option<u64>| value.unwrap_or(u64::MAX);
-    let cpus = rustix::thread::sched_getaffinity(None).map_err(Error::sys("sched_getaffinity"))?;
     let score = read_own("oom_score_adj")?;
     Ok(Inherited {
         rlimits: rights::LIMITS
@@ -232,10 +230,6 @@ fn inherited() -> Result<Inherited> {
             })
             .collect(),
         niceness: rustix::process::getpriority_process(None).map_err(Error::sys("getpriority"))?,
-        affinity: (0..CpuSet::MAX_CPU)
-            .filter(|cpu| cpus.is_set(*cpu))
-            .filter_map(|cpu| cpu.try_into().ok())
-            .collect(),
         oom_score_adj: score.trim().parse().unwrap_or(0),
     })
 }

@@ -44,12 +44,11 @@ pub enum Terminal {
     AsBundle,
 }
 
-/// What the bundle does not set is as in the launching process.
+/// What the bundle does not set is as in the launching process. Its CPUs are not: as in runc, they are all there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inherited {
     pub rlimits: Vec<(u32, u64, u64)>,
     pub niceness: i32,
-    pub affinity: Vec<u32>,
     pub oom_score_adj: i32,
 }
 

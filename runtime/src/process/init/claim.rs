@@ -185,7 +185,6 @@ fn inherit(inherited: &Inherited, process: &Process) -> Result<()> {
     let niceness = inherited.niceness;
     rustix::process::setpriority_process(None, niceness)
         .map_err(Error::path("setpriority", niceness.to_string()))?;
-    rights::set_affinity(&inherited.affinity)?;
     if process.oom_score_adj.is_some() {
         return Ok(());
     }
