@@ -189,6 +189,13 @@ impl Ctx {
         }
     }
 
+    /// Whether limits of this controller can be written, on v1 or v2.
+    pub fn has_controller(&self, name: &str) -> bool {
+        let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        let v1 = Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs");
+        v1.exists() || v2.split_whitespace().any(|known| known == name)
+    }
+
     /// Skips where a cgroup v1 hierarchy of this controller is not mounted.
     pub fn needs_cgroup_v1(&self, controller: &str) {
         if !self.has_cgroup_v1(controller) {

@@ -10,7 +10,6 @@ use rustix::process::Signal;
 cases! {
     settled:
         exec_can_enter_a_cgroup_of_one_controller,
-        exec_with_a_bad_cgroup_is_refused,
         exec_gives_the_exit_status_of_its_program,
         exec_joins_every_namespace_of_the_container,
         exec_joins_the_cgroups_of_the_container,
@@ -38,6 +37,8 @@ cases! {
         exec_sees_what_the_container_mounted_later,
         exec_is_no_child_of_the_container,
         exec_arguments_after_the_id_are_the_programs;
+    newer:
+        exec_with_a_bad_cgroup_is_refused;
     hearth:
         exec_with_a_user_beyond_32_bits_is_refused;
 }
