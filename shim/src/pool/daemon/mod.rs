@@ -1,8 +1,8 @@
 //! The daemon: one thread that waits for clients, the forker and the time, and asks the policy what to do. It never
 //! waits for any of them.
 //!
-//! [`clients`] answers requests, [`sandboxes`] carries out what the policy decides, [`pools`] knows the bundles,
-//! [`teardown`] takes sandboxes away on a thread of its own, [`housekeeping`] is what is done every second.
+//! `clients` answers requests, `sandboxes` carries out what the policy decides, `pools` knows the bundles,
+//! `teardown` takes sandboxes away on a thread of its own, `housekeeping` is what is done every second.
 
 mod clients;
 mod housekeeping;

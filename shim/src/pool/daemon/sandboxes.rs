@@ -52,6 +52,9 @@ struct Sandbox {
     pidfd: Option<OwnedFd>,
     claim: Option<OwnedFd>,
     status: Option<OwnedFd>,
+    /// Its mount namespace. The last to let go of one waits for a grace period of the kernel's: that is to be the
+    /// teardown, not the program's end, for which a client waits.
+    mounts: Option<OwnedFd>,
     ended: bool,
     killed: bool,
     /// Nobody waits for it: its record is kept.
@@ -123,6 +126,7 @@ impl Daemon {
         one.stage = Stage::Parked;
         one.pid = pid;
         (one.claim, one.pidfd, one.status) = (Some(claim), Some(pidfd), Some(status));
+        one.mounts = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from);
         one.ended = false;
         if one.doomed {
             self.kill(number);
@@ -181,11 +185,18 @@ impl Daemon {
     }
 
     fn take_away(&mut self, number: u64) {
-        let Some(one) = self.sandboxes.all.get(&number) else { return };
+        let Some(one) = self.sandboxes.all.get_mut(&number) else { return };
         let leased = one.id.is_some();
         let id = one.id.clone().unwrap_or_else(|| one.name.clone());
         let keep = one.end.clone().filter(|_| one.detached);
-        self.teardown.take_away(Job { sandbox: number, id, leased, keep, pid: one.pid });
+        self.teardown.take_away(Job {
+            sandbox: number,
+            id,
+            leased,
+            keep,
+            pid: one.pid,
+            mounts: one.mounts.take(),
+        });
     }
 
     pub(super) fn on_torn_down(&mut self) {
@@ -214,7 +225,14 @@ impl Daemon {
 
     fn sweep_away(&self, id: String) {
         // The number is nobody's.
-        self.teardown.take_away(Job { sandbox: u64::MAX, id, leased: false, keep: None, pid: 0 });
+        self.teardown.take_away(Job {
+            sandbox: u64::MAX,
+            id,
+            leased: false,
+            keep: None,
+            pid: 0,
+            mounts: None,
+        });
     }
 
     fn end(&mut self, number: u64, status: Option<Status>) {

@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) keep: Option<End>,
     /// Its first process, 0 where that is not known: the name may be another's by now.
     pub(super) pid: i32,
+    /// Its mount namespace, let go of here.
+    pub(super) mounts: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,8 @@ impl Teardown {
         let root = Root::new(dirs.root()).map_err(io::Error::other)?;
         let parked = Root::new(&dirs.parked()).map_err(io::Error::other)?;
         std::thread::Builder::new().name("teardown".into()).spawn(move || {
-            for job in todo {
+            for mut job in todo {
+                drop(job.mounts.take());
                 let root = if job.leased { &root } else { &parked };
                 if let Err(error) = take_away(root, &job) {
                     log::error(&format!("take away {}: {}", job.id, error.chain()));

@@ -1,7 +1,7 @@
 //! The warm pool's policy: which sandboxes are made, granted and destroyed, and when.
 //!
 //! PURE: events go in, actions come out, nothing else. The time is an argument; the same events at the same times
-//! give the same actions. What never happens, whatever the order of events (the tests in [`tests`] try):
+//! give the same actions. What never happens, whatever the order of events (the tests in `tests` try):
 //!
 //! - A sandbox is granted twice, or dead, or of another pool, or of an old generation.
 //! - A claim is answered twice, or not by its deadline (given the tick that was asked for).
@@ -9,9 +9,9 @@
 //! - A drained pool forks. A sandbox is forgotten before it is destroyed.
 //! - A pool that lacks something, and that nothing opposes, waits for ever behind others.
 //!
-//! Where to read: [`words`] identifiers, events, actions; [`config`] the settings; [`stock`] one pool, and who waits
-//! for it; [`slot`] one sandbox's life; [`claims`] who gets one; [`refill`] who forks next; [`plan`] how many each
-//! pool should hold, and memory pressure; [`history`] what launches were like; [`learn`] undeclared bundles.
+//! Where to read: [`words`] identifiers, events, actions; [`config`] the settings; `stock` one pool, and who waits
+//! for it; `slot` one sandbox's life; `claims` who gets one; `refill` who forks next; `plan` how many each
+//! pool should hold, and memory pressure; `history` what launches were like; `learn` undeclared bundles.
 //!
 //! Deliberately absent: a second chance for a used sandbox, and any preference among callers.
 
