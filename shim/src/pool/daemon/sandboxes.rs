@@ -285,7 +285,7 @@ impl Daemon {
                 if let Some(pool) = self.pools.all.get_mut(&waiting.pool) {
                     pool.hits += 1;
                 }
-                self.decide(Event::Launched { sandbox });
+                // Not told as launched: the forker, busy with a refill, would tell of a short program's end late.
             }
             Err(Trouble::Taken(id)) => {
                 let reason = format!("container with given ID already exists: {id}");
