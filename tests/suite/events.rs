@@ -88,6 +88,7 @@ fn a_shortage_of_memory_is_told(t: &Ctx) {
     // The killer may have taken the first process.
     c.kill("KILL");
     c.wait_until("stopped");
+    c.verb("delete", &["--force"], &[]).run().ok();
     events.finish().ok();
 }
 
