@@ -12,8 +12,8 @@ use std::sync::{LazyLock, Mutex};
 use hearth_rootfs::{Digest, Options, Progress, Source, Step, unpack};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::json;
 
 type Layers = Vec<(Vec<Entry>, Vec<u8>)>;
@@ -103,9 +103,8 @@ fuzz_target!(|layers: Layers| {
 
 /// An empty file system as this thread's root.
 fn enter_root() {
-    let flags = UnshareFlags::FS | UnshareFlags::NEWNS;
-    // SAFETY: file descriptors stay shared.
-    unsafe { unshare_unsafe(flags) }.unwrap();
+    // File descriptors stay shared.
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("tmpfs", "/dev/shm", "tmpfs", MountFlags::empty(), None).unwrap();
     fs::create_dir_all("/dev/shm/proc").unwrap();
@@ -124,8 +123,7 @@ fn attempt(number: usize, layers: &Layers) {
     let layers: Vec<Vec<u8>> = layers.iter().take(3).map(tar).collect();
     write_image(&layers);
     let source = Source::Layout { directory: "/image".into(), tag: None };
-    let options =
-        Options { copy: true, max_size: 1 << 20, platform: None, plain_http: false, store: "/store".into() };
+    let options = Options { copy: true, max_size: 1 << 20, store: "/store".into(), ..Options::default() };
     let before = tree(Path::new("/canary"));
     let bundle = Path::new("/bundle");
     let unpacked = unpack(&source, bundle, &options, &mut Silent);
