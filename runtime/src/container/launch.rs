@@ -106,10 +106,11 @@ pub fn launch(root: &Root, options: &Options) -> Result<u8> {
         options = &named;
     }
     let opened = Opened::open(options, log.as_deref())?;
-    let (lease, terminal) = start(root, options, opened, &mut timeline).inspect_err(|_| {
+    let (lease, terminal) = start(root, options, &opened, &mut timeline).inspect_err(|_| {
         // Nobody knows its name.
         let _ = log.map(std::fs::remove_file);
     })?;
+    drop(opened);
     timeline.mark("program executed");
     if options.detach {
         let line = format!("{}\n", lease.told().2);
@@ -159,17 +160,13 @@ fn attend(
 
 /// `run --pool`: None where it is to be an ordinary run.
 pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Result<Option<u8>> {
-    let refuse = |why: String| {
-        let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
-        if pool == Pool::Only { Err(Error::Refused { what: "--pool only".into(), source }) } else { Ok(None) }
-    };
     let own =
         asked.detach || keep || asked.init || asked.no_pivot || asked.no_new_keyring || asked.systemd_cgroup;
     if pool == Pool::Never {
         return Ok(None);
     }
     if own || asked.preserve_fds > 0 || asked.console_socket.is_some() {
-        return refuse("a flag that a parked sandbox cannot follow".into());
+        return unless_only(pool, "a flag that a parked sandbox cannot follow".into()).map(|_| None);
     }
     let bundle = std::path::absolute(&asked.bundle).map_err(Error::path("resolve", &asked.bundle))?;
     let options = Options {
@@ -195,21 +192,14 @@ pub fn run(root: &Root, asked: &create::Options, keep: bool, pool: Pool) -> Resu
     let signals = Signals::block()?;
     let mut timeline = Timeline::new(options.json);
     let opened = Opened::open(&options, None)?;
-    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
-    let fds = opened.descriptors(&theirs, &options.claim);
-    let lease = match ask(root, &options, &fds, &mut timeline)? {
-        Answer::Lease(lease) => lease,
+    let (lease, terminal) = match parked(root, &options, &opened, &mut timeline)? {
+        Answer::Warm(running) => running,
         Answer::Cold { why, .. } => {
             signals.unblock()?;
-            return refuse(why);
+            return unless_only(pool, why).map(|_| None);
         }
     };
-    drop(fds);
-    drop((opened, theirs));
-    let terminal = until_executed(&report, &mut timeline).inspect_err(|_| {
-        // The error is the one to tell.
-        let _ = lease.give_back();
-    })?;
+    drop(opened);
     if let Some(path) = &asked.pid_file {
         create::write_pid_file(path, lease.pid())?;
     }
@@ -247,27 +237,67 @@ fn new_id(target: &Target) -> String {
     format!("{name}-{:x}-{:x}", std::process::id(), now())
 }
 
-/// A parked sandbox that died before it took the claim makes no failed launch: the next one is made on the spot.
-fn start(
+/// Why it is to be cold, unless the caller wants only the pool.
+fn unless_only(pool: Pool, why: String) -> Result<String> {
+    if pool != Pool::Only {
+        return Ok(why);
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
+    Err(Error::Refused { what: "--pool only".into(), source })
+}
+
+/// From the pool, or else on the spot.
+fn start(root: &Root, options: &Options, opened: &Opened, timeline: &mut Timeline) -> Result<Running> {
+    let answer = match options.pool {
+        Pool::Never => Answer::Cold { why: "--pool never".into(), bundle: None },
+        Pool::Auto | Pool::Only => parked(root, options, opened, timeline)?,
+    };
+    let (why, bundle) = match answer {
+        Answer::Warm(running) => return Ok(running),
+        Answer::Cold { why, bundle } => (unless_only(options.pool, why)?, bundle),
+    };
+    let bundle = match (bundle, &options.target) {
+        (Some(bundle), _) => bundle,
+        (None, Target::Bundle(path)) => path.clone().into(),
+        (None, Target::Pool(name)) => {
+            let declared = Declared::read(Path::new(POOLS), name);
+            declared
+                .ok_or_else(|| Error::invalid("pool", name, "a declared pool, or the path of a bundle"))?
+                .bundle
+        }
+    };
+    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+    let lease = cold(root, options, bundle, &opened.descriptors(&theirs, &options.claim), timeline, why)?;
+    drop(theirs);
+    match until_executed(&report, timeline) {
+        Ok(terminal) => Ok((lease, terminal)),
+        Err(error) => {
+            lease.give_back()?;
+            Err(error)
+        }
+    }
+}
+
+/// In a parked sandbox. One that died before it took the claim makes no failed launch.
+fn parked(
     root: &Root,
     options: &Options,
-    opened: Opened,
+    opened: &Opened,
     timeline: &mut Timeline,
-) -> Result<(Lease, Option<OwnedFd>)> {
-    let mut pool = options.pool;
-    loop {
-        let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
-        let fds = opened.descriptors(&theirs, &options.claim);
-        let lease = acquire(root, options, pool, &fds, timeline)?;
-        drop(fds);
-        drop(theirs);
-        match (until_executed(&report, timeline), &lease) {
-            (Ok(terminal), _) => return Ok((lease, terminal)),
-            (Err(Error::InitGone), Lease::Warm { .. }) if pool == Pool::Auto => pool = Pool::Never,
-            (Err(error), _) => {
-                lease.give_back()?;
-                return Err(error);
-            }
+) -> Result<Answer<Running>> {
+    let (report, theirs) = channel::pair().map_err(Error::sys("socketpair"))?;
+    let answer = ask(root, options, &opened.descriptors(&theirs, &options.claim), timeline)?;
+    drop(theirs);
+    let lease = match answer {
+        Answer::Warm(lease) => lease,
+        Answer::Cold { why, bundle } => return Ok(Answer::Cold { why, bundle }),
+    };
+    match until_executed(&report, timeline) {
+        Ok(terminal) => Ok(Answer::Warm((lease, terminal))),
+        Err(Error::InitGone) => Ok(Answer::Cold { why: "the parked sandbox was dead".into(), bundle: None }),
+        Err(error) => {
+            lease.give_back()?;
+            Err(error)
         }
     }
 }
@@ -358,44 +388,20 @@ fn secret(path: &Path) -> Result<OwnedFd> {
     Ok(copy.into())
 }
 
-fn acquire(
-    root: &Root,
-    options: &Options,
-    pool: Pool,
-    fds: &[BorrowedFd<'_>],
-    timeline: &mut Timeline,
-) -> Result<Lease> {
-    let (why, bundle) = match pool {
-        Pool::Never if options.pool == Pool::Auto => ("the parked sandbox was dead".into(), None),
-        Pool::Never => ("--pool never".into(), None),
-        Pool::Auto | Pool::Only => match ask(root, options, fds, timeline)? {
-            Answer::Lease(lease) => return Ok(*lease),
-            Answer::Cold { why, bundle } => (why, bundle),
-        },
-    };
-    if options.pool == Pool::Only {
-        let source = std::io::Error::new(std::io::ErrorKind::WouldBlock, why);
-        return Err(Error::Refused { what: "--pool only".into(), source });
-    }
-    let bundle = match (bundle, &options.target) {
-        (Some(bundle), _) => bundle,
-        (None, Target::Bundle(path)) => path.clone().into(),
-        (None, Target::Pool(name)) => {
-            let declared = Declared::read(Path::new(POOLS), name);
-            declared
-                .ok_or_else(|| Error::invalid("pool", name, "a declared pool, or the path of a bundle"))?
-                .bundle
-        }
-    };
-    cold(root, options, bundle, fds, timeline, why)
-}
-
-enum Answer {
-    Lease(Box<Lease>),
+enum Answer<T> {
+    Warm(T),
     Cold { why: String, bundle: Option<PathBuf> },
 }
 
-fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Timeline) -> Result<Answer> {
+/// A program that runs, and its terminal, where it has one.
+type Running = (Lease, Option<OwnedFd>);
+
+fn ask(
+    root: &Root,
+    options: &Options,
+    fds: &[BorrowedFd<'_>],
+    timeline: &mut Timeline,
+) -> Result<Answer<Lease>> {
     let client = match Client::connect(root) {
         Ok(client) => client,
         Err(error) => return Ok(Answer::Cold { why: error.chain(), bundle: None }),
@@ -419,7 +425,7 @@ fn ask(root: &Root, options: &Options, fds: &[BorrowedFd<'_>], timeline: &mut Ti
             let marks = [("request read", granted.received), ("claim passed on", granted.claimed)];
             timeline.add(marks.map(|(name, time)| (name.to_owned(), time)).into());
             timeline.mark("granted");
-            Ok(Answer::Lease(Box::new(Lease::Warm { granted, pidfd, status, _client: client })))
+            Ok(Answer::Warm(Lease::Warm { granted, pidfd, status, _client: client }))
         }
         Ok((Reply::Cold { reason, bundle }, _)) => {
             Ok(Answer::Cold { why: reason, bundle: bundle.map(PathBuf::from) })

@@ -261,13 +261,13 @@ impl Daemon {
     }
 
     pub(super) fn grant(&mut self, request: RequestId, sandbox: SandboxId) {
-        let Some(waiting) = self.clients.waiting.remove(&request) else {
+        let Some(mut waiting) = self.clients.waiting.remove(&request) else {
             self.kill(sandbox.0);
             self.decide(Event::Released { sandbox });
             return;
         };
         let decided = now();
-        match self.hand_over(&waiting.launch, &waiting.fds, waiting.received, sandbox.0) {
+        match self.hand_over(&mut waiting.launch, &waiting.fds, waiting.received, sandbox.0) {
             Ok((granted, pidfd, status)) => {
                 for (phase, from, to) in [
                     (Phase::Decide, waiting.received, decided),
@@ -302,7 +302,7 @@ impl Daemon {
     /// The name first, so that whoever dies leaves a container that can be found; then the limits; then the claim.
     fn hand_over(
         &mut self,
-        launch: &Launch,
+        launch: &mut Launch,
         fds: &[OwnedFd],
         received: u64,
         number: u64,
@@ -330,7 +330,7 @@ impl Daemon {
         mark.write(&self.dirs, &id).map_err(|error| gone(&error.to_string()))?;
         let (pid, own_name) = (one.pid, one.name == id);
         adjust(&self.root, &id, own_name, launch).map_err(|error| Trouble::Sandbox(error.chain()))?;
-        let message = ToInit::Claim { pid, claim: Box::new(launch.claim.clone()) };
+        let message = ToInit::Claim { pid, claim: Box::new(std::mem::take(&mut launch.claim)) };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         channel::send(claim.as_fd(), &message, &fds).map_err(|_| gone("has ended"))?;
         let granted = Granted { id, path: Path::Bundle, pid, received, claimed: now() };
